@@ -1,0 +1,1 @@
+"""Backends: export to QDQ, onnxruntime sessions, timing."""

@@ -1,0 +1,1 @@
+"""Frozen values and numpy arithmetic; no Qt, no torch, no onnx."""

@@ -1,0 +1,1 @@
+"""Engine processes, their messages and their client."""

@@ -1,0 +1,1 @@
+"""Jobs: one pure function for each request."""

@@ -1,0 +1,1 @@
+"""ONNX to torch.fx: reading models, translating operators, preparing graphs."""

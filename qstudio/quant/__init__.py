@@ -1,0 +1,1 @@
+"""What a number becomes: statistics, quantizers, simulation, PTQ."""

@@ -1,0 +1,1 @@
+"""Session: what a person works on, without Qt."""
