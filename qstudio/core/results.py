@@ -1,0 +1,143 @@
+"""What runs bring: metrics, parity, sizes, latency, per-layer error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from qstudio.core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well a network does on a set of samples; rates in percent."""
+
+    samples: int
+    top1: float | None = None
+    """None without labels."""
+    top5: float | None = None
+    loss: float | None = None
+    """Mean cross entropy, nats."""
+    agreement: float | None = None
+    """Share of samples with the float model's argmax; 100 for the float model itself."""
+    top1_interval: tuple[float, float] | None = None
+    """95 % Wilson interval of top1 (of agreement without labels)."""
+    flips_to_wrong: int | None = None
+    flips_to_right: int | None = None
+    """Samples on which float and this network differ in being right (for McNemar)."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of one inference, measured here."""
+
+    median: float
+    p10: float
+    p90: float
+    """Milliseconds."""
+    threads: int
+    batch: int
+    runs: int
+    warmup: int
+
+
+@dataclass(frozen=True)
+class LatencyPair:
+    """Float and exported model, timed in turns in one process on one machine."""
+
+    float: Latency
+    exported: Latency
+    processor: str
+    instructions: tuple[str, ...]
+    """Instruction sets that matter for int8: "avx2", "avx512_vnni", ..."""
+    notes: tuple[str, ...] = ()
+    """Why the exported model is not faster, where it is not, in words."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Does the exported file compute what was simulated?"""
+
+    agreement: float
+    """Percent of samples with equal argmax, simulation against onnxruntime without graph optimisation."""
+    max_lsb: int
+    """Largest difference of any compared code, in steps of its scale, against the same run."""
+    fused_agreement: float
+    """Percent, simulation against onnxruntime's default optimisation (integer kernels)."""
+    reference_agreement: float
+    """Percent, onnxruntime without against with optimisation: what fusion itself costs."""
+    samples: int
+    code_samples: int = 0
+    """Samples on which the codes of every activation site were compared."""
+    codes_equal: float = 100.0
+    """Percent of the compared codes that are equal."""
+    fused_max_lsb: int | None = None
+    """Largest difference at the outputs against the fused run."""
+
+
+@dataclass(frozen=True)
+class SizeBytes:
+    """Storage."""
+
+    float: int
+    """All parameters in float32."""
+    quantized: int
+    """bits x parameters + scales + zero points + what stays float, packed."""
+    file: int | None = None
+    """The exported file on disk."""
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """Quantization error of one layer in a run."""
+
+    name: str
+    type: str
+    schemes: tuple[tuple[str, str], ...]
+    """(site kind, text) pairs such as ("weight", "int8 symmetric channel minmax")."""
+    weight_sqnr_db: float | None
+    weight_cosine: float | None
+    sqnr_db: float | None
+    """Of the layer's output, everything quantized, against float."""
+    cosine: float | None
+    weight_range: tuple[float, float] | None = None
+    activation_range: tuple[float, float] | None = None
+
+
+RunState = Literal["DONE", "FAILED", "CANCELLED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything one PTQ run measured; fields are None where a phase was not reached or not asked for."""
+
+    recipe: Recipe
+    recipe_hash: str
+    model_hash: str
+    data_hash: str
+    seed: int
+    device: str
+    calibration_samples: int
+    float: Metrics | None = None
+    simulated: Metrics | None = None
+    exported: Metrics | None = None
+    parity: Parity | None = None
+    size_bytes: SizeBytes | None = None
+    latency_ms: LatencyPair | None = None
+    layers: tuple[LayerResult, ...] = ()
+    export_path: str = ""
+    seconds: float = 0.0
+    versions: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place to run on, offered or not."""
+
+    id: str
+    """"cpu", "cuda:0", "mps"."""
+    title: str
+    available: bool
+    reason: str = ""
+    """Why it is not available, in words; empty when it is."""

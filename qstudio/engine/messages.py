@@ -1,0 +1,305 @@
+"""Everything that crosses the pipe: frozen, picklable, small. No tensors, no Qt, no torch."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qstudio.core.dataset_types import DatasetInfo
+from qstudio.core.histogram import Histogram
+from qstudio.core.recipe import Recipe
+from qstudio.core.results import Metrics, RunResult
+from qstudio.core.scheme import Scheme
+from qstudio.core.statistics import SiteStatistics
+
+
+class JobState(enum.Enum):
+    """Where a job is. CANCELLING work may still be running; KILLED means the process was ended by force or died."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    KILLED = "killed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will come."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.KILLED)
+
+
+# ---- what can be asked. Requests name models and data; the process keeps what it has opened, so that after a restart
+# ---- the same request simply works again.
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data, read how: the options of `qstudio.data.load.load_dataset`."""
+
+    source: str
+    """A path, or "digits"."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    scale: float | None = None
+    """Divide uint8 values by this; None = 255."""
+    size: tuple[int, int] | None = None
+    layout: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """Read a model and describe it -> ModelInfo."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class WeightStatistics:
+    """Histogram and channel ranges of every weight -> tuple[SiteStatistics, ...]; streams each as it is ready."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class OpenDataset:
+    """Read a dataset and check it against the model -> DatasetInfo."""
+
+    data: DataSpec
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class LookAtSamples:
+    """Some samples as stored and as the network sees them, with float predictions -> SamplePage."""
+
+    model: str
+    data: DataSpec
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FloatAccuracy:
+    """Metrics of the float model -> Metrics; streams Metrics as samples are done."""
+
+    model: str
+    data: DataSpec
+    eval_samples: int | None = None
+    """None = all."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ActivationStatistics:
+    """One streaming pass over the calibration samples -> tuple[SiteStatistics, ...]."""
+
+    model: str
+    data: DataSpec
+    calibration_data: DataSpec | None = None
+    calibration_samples: int = 512
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LayerPreview:
+    """Exact quantization of one layer's weight -> WeightPreview."""
+
+    model: str
+    layer: str
+    scheme: Scheme
+
+
+@dataclass(frozen=True)
+class RunPtq:
+    """Calibrate, simulate, evaluate, export, verify, time -> RunResult; streams PtqPartial after each phase."""
+
+    model: str
+    data: DataSpec
+    recipe: Recipe = Recipe()
+    calibration_data: DataSpec | None = None
+    calibration_samples: int = 512
+    eval_samples: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    export_path: str = ""
+    """Where the QDQ model is kept; empty = a temporary file that is removed after measuring."""
+    measure_latency: bool = True
+    latency_batch: int = 1
+    threads: int = 0
+    """Threads of onnxruntime sessions; 0 = all cores."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Latency of a model file on onnxruntime -> Latency."""
+
+    model: str
+    batch: int = 1
+    threads: int = 0
+    runs: int = 100
+    warmup: int = 20
+
+
+@dataclass(frozen=True)
+class ListDevices:
+    """Every backend and device with the reason where it is not available -> tuple[Device, ...]."""
+
+
+# ---- answers that are not in core
+
+
+@dataclass(frozen=True, eq=False)
+class SamplePage:
+    """Samples for the data panel."""
+
+    indices: tuple[int, ...]
+    stored: tuple[NDArray[Any], ...]
+    """As in the file: uint8 HxW, HxWx3, or an array of any shape."""
+    network: tuple[NDArray[np.float32], ...]
+    """As the network sees them, without the batch axis."""
+    labels: tuple[int | None, ...]
+    predictions: tuple[int | None, ...]
+    confidences: tuple[float | None, ...]
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class WeightPreview:
+    """One layer's weight after quantization."""
+
+    layer: str
+    scheme: Scheme
+    quantized: Histogram
+    sqnr_db: float
+    cosine: float
+    channel_sqnr_db: NDArray[np.float64]
+    """[C] per output channel."""
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    """Representable range of each scale: [] or [C] (groups are reduced to their channel's extremes)."""
+
+
+@dataclass(frozen=True)
+class PtqPartial:
+    """A run so far: `result` has the fields of the phases that are done."""
+
+    phase: str
+    """"calibrate", "simulate", "export", "verify", "time"."""
+    result: RunResult
+
+
+Request = (
+    OpenModel
+    | WeightStatistics
+    | OpenDataset
+    | LookAtSamples
+    | FloatAccuracy
+    | ActivationStatistics
+    | LayerPreview
+    | RunPtq
+    | Benchmark
+    | ListDevices
+)
+
+Answer = DatasetInfo | Metrics | SiteStatistics | SamplePage | WeightPreview | PtqPartial
+"""Some of the values that travel back (see each request)."""
+
+
+# ---- envelopes on the pipe
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Parent to child: do this."""
+
+    job: int
+    request: Any
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Parent to child: stop this job at the next check."""
+
+    job: int
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """Parent to child: finish and exit with 0."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Child to parent: imports are done."""
+
+    pid: int
+    modules: tuple[str, ...] = ()
+    """Of torch, onnxruntime, PySide6: those that are loaded (for the run-time test)."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """Child to parent: the job left the queue."""
+
+    job: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Child to parent, at most 20 a second."""
+
+    job: int
+    done: float
+    total: float
+    note: str = ""
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Child to parent: an intermediate value."""
+
+    job: int
+    value: Any
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Child to parent: the last word about a job."""
+
+    job: int
+    state: JobState
+    value: Any = None
+    error: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed, in words."""
+
+    what: str
+    where: str = ""
+    fix: str = ""
+    details: str = ""
+    """Traceback and last log lines, for "details" only."""
+    user_fault: bool = False
+    """Whether the input is at fault (a UserError)."""
+
+    def sentence(self) -> str:
+        """Return the failure as one line."""
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        head = head.rstrip(".") + "."
+        return f"{head} {self.fix.rstrip('.')}." if self.fix else head
+
+
+@dataclass(frozen=True)
+class LogLines:
+    """Child to parent: captured stdout and stderr."""
+
+    lines: tuple[str, ...] = field(default=())
