@@ -1,0 +1,82 @@
+"""From the session's events to Qt signals, and from the engine's wake to the GUI thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QObject, Qt, Signal
+
+from qstudio.engine.client import EngineClient
+from qstudio.session.session import Session
+
+EVENTS: tuple[str, ...] = (
+    "model_changed",
+    "dataset_changed",
+    "recipe_changed",
+    "selection_changed",
+    "statistics_changed",
+    "preview_changed",
+    "float_metrics_changed",
+    "samples_changed",
+    "devices_changed",
+    "options_changed",
+    "runs_changed",
+    "run_selected",
+    "work_changed",
+    "notice_posted",
+    "log_added",
+)
+"""Names shared by the session's events and the bridge's signals."""
+
+
+class SessionBridge(QObject):
+    """One signal for each event of the session, with its value.
+
+    What arrives from the engine is handled in the thread this object lives in, one queued call for any number of
+    wakes: a chatty job cannot fill the event queue.
+    """
+
+    model_changed = Signal(object)
+    dataset_changed = Signal(object)
+    recipe_changed = Signal(object)
+    selection_changed = Signal(object)
+    statistics_changed = Signal(object)
+    preview_changed = Signal(object)
+    float_metrics_changed = Signal(object)
+    samples_changed = Signal(object)
+    devices_changed = Signal(object)
+    options_changed = Signal(object)
+    runs_changed = Signal(object)
+    run_selected = Signal(object)
+    work_changed = Signal(object)
+    notice_posted = Signal(object)
+    log_added = Signal(object)
+    _woken = Signal()
+
+    def __init__(self, session: Session, engine: EngineClient, parent: QObject | None = None) -> None:
+        """Listen to the session and take over the engine's wake."""
+        super().__init__(parent)
+        self._engine = engine
+        self._pending = False
+        self._disconnects: list[Callable[[], None]] = [
+            getattr(session, name).connect(getattr(self, name).emit) for name in EVENTS
+        ]
+        self._woken.connect(self._dispatch, Qt.ConnectionType.QueuedConnection)
+        engine.set_wake(self._wake)
+
+    def _wake(self) -> None:
+        """Ask the GUI thread to dispatch; called from any thread. A second ask before it has done so is dropped."""
+        if not self._pending:
+            self._pending = True
+            self._woken.emit()
+
+    def _dispatch(self) -> None:
+        self._pending = False
+        self._engine.dispatch()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._engine.set_wake(None)
+        for disconnect in self._disconnects:
+            disconnect()
+        self._disconnects.clear()
