@@ -1,1 +1,1 @@
-"""ONNX to torch.fx: reading models, translating operators, preparing graphs."""
+"""The model: ONNX is the front door, torch.fx the machine."""
