@@ -6,7 +6,9 @@ Every calibrator is a function of the cached histogram only, so that the window 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from qstudio.core.affine import integer_range, scale_zero_point
 from qstudio.core.errors import UserError
 from qstudio.core.histogram import Histogram
 from qstudio.core.range_error import squared_errors
+from qstudio.core.registry import Registry, resolve
 from qstudio.core.scheme import Scheme
 
 Range = tuple[float, float]
@@ -31,12 +34,33 @@ class Calibrator:
     """One sentence: what it does and when to use it."""
     source: str
     """Where the method comes from."""
-    find: Callable[[Histogram, Scheme, float | None], Range]
-    """(histogram, scheme, parameter) -> range."""
+    target: str
+    """Import string of a function (histogram, scheme, parameter) -> range; numpy only, as the window calls it live."""
     parameter: str = ""
     """Name and unit of the parameter after the colon; empty when there is none."""
     default: float | None = None
     bounds: tuple[float, float] | None = None
+
+    def find(self, histogram: Histogram, scheme: Scheme, parameter: float | None = None) -> Range:
+        """Return the range for a histogram under a scheme, (low, high) with low <= 0 <= high.
+
+        Raises:
+            UserError: A plug-in failed or gave something that is not a range.
+        """
+        try:
+            low, high = map(float, _function(self.target)(histogram, scheme, parameter))
+        except Exception as error:
+            if self.target.startswith("qstudio."):
+                raise  # a fault of ours is reported as one; a plug-in may fail in any way
+            raise UserError(f"it failed ({error})", f"calibration {self.id}", "Choose another calibration") from error
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise UserError(f"it gave {low}..{high}", f"calibration {self.id}", "Choose another calibration")
+        return _hold_zero(low, high)
+
+
+@cache
+def _function(target: str) -> Callable[[Histogram, Scheme, float | None], Range]:
+    return cast("Callable[[Histogram, Scheme, float | None], Range]", resolve(target))
 
 
 def _minmax(histogram: Histogram, scheme: Scheme, parameter: float | None) -> Range:
@@ -71,9 +95,9 @@ def _mse(histogram: Histogram, scheme: Scheme, parameter: float | None) -> Range
         return full
     coarse = _compact(histogram)
     low, high = full
-    factors = np.linspace(0.01, 1.0, 100)
+    factors = np.linspace(1.0, 0.01, 100)  # from wide to narrow: of equal errors the widest range wins
     best = factors[np.argmin(_costs(coarse, scheme, low * factors, high * factors))]
-    fine = np.clip(best + np.linspace(-0.01, 0.01, 21), 1e-3, 1.0)
+    fine = np.clip(best + np.linspace(0.01, -0.01, 21), 1e-3, 1.0)
     best = fine[np.argmin(_costs(coarse, scheme, low * fine, high * fine))]
     low, high = low * best, high * best
     if scheme.symmetric or full[0] == 0.0 or full[1] == 0.0:
@@ -98,61 +122,82 @@ def _costs(
 
 def _compact(histogram: Histogram, bins: int = 512) -> Histogram:
     """Return the histogram with fewer bins: the error integral is exact within a bin, so the optimum hardly moves."""
-    from dataclasses import replace
-
     step = len(histogram.counts) // bins
     return replace(histogram, counts=histogram.counts.reshape(bins, step).sum(axis=1), width=histogram.width * step)
 
 
 def _entropy(histogram: Histogram, scheme: Scheme, parameter: float | None) -> Range:
-    """Least Kullback-Leibler divergence between |x| and its quantized distribution.
-
-    As in TensorRT's entropy calibration (Migacz, GTC 2017): 2,048 bins of |x|, thresholds from 2^(b-1) bins upward,
-    float quotients when bins are merged into levels. Onnxruntime's default of 128 bins has one candidate and is
-    minmax; this is not.
-    """
+    """Least Kullback-Leibler divergence between |x| and its quantized distribution; see `entropy_bins`."""
     full = _minmax(histogram, scheme, None)
     reach = max(-full[0], full[1])
     if reach == 0.0 or not histogram.width:
         return full
-    signed = scheme.symmetric or (full[0] < 0 < full[1])
-    levels = max(2 ** (scheme.bits - 1) if signed else 2**scheme.bits, 2)
     bins = len(histogram.counts)
     folded = np.bincount(
         np.clip((np.abs(histogram.centres) / reach * bins).astype(int), 0, bins - 1),
         weights=histogram.counts,
         minlength=bins,
     )
-    if levels >= bins:
-        return full
-    cumulative = np.concatenate([[0.0], np.cumsum(folded)])
-    total = cumulative[-1]
-    thresholds = np.unique(np.linspace(levels, bins, 128).astype(int))
-    best, best_divergence = bins, np.inf
-    for threshold in thresholds:
-        reference = folded[:threshold].copy()
-        reference[-1] += total - cumulative[threshold]
-        divergence = _divergence(reference, folded[:threshold], levels)
-        if divergence < best_divergence:
-            best, best_divergence = int(threshold), divergence
+    best = int(entropy_bins(folded[None, :], entropy_levels(scheme, full[0] < 0 < full[1]))[0])
     clip = reach * best / bins
     return _hold_zero(max(full[0], -clip), min(full[1], clip))
 
 
-def _divergence(reference: NDArray[np.float64], counts: NDArray[np.float64], levels: int) -> float:
-    """Return KL(P || Q) where Q is `counts` merged into `levels` and spread back over the bins that are not empty."""
-    size = len(counts)
-    level = np.minimum((np.arange(size) * (levels / size)).astype(int), levels - 1)
-    filled = (counts > 0).astype(np.float64)
-    mass = np.bincount(level, weights=counts, minlength=levels)
-    cells = np.bincount(level, weights=filled, minlength=levels)
-    q = np.where(filled > 0, (mass / np.maximum(cells, 1.0))[level], 0.0)
-    p_sum, q_sum = reference.sum(), q.sum()
-    if p_sum == 0 or q_sum == 0:
-        return float("inf")
-    p, q = reference / p_sum, q / q_sum
-    both = p > 0
-    return float((p[both] * np.log(p[both] / np.maximum(q[both], 1e-10))).sum())
+def entropy_levels(scheme: Scheme, two_sided: bool) -> int:
+    """Return how many levels |x| has: half of the codes where the sign takes the other half."""
+    signed = scheme.symmetric or two_sided
+    return max(2 ** (scheme.bits - 1) if signed else 2**scheme.bits, 2)
+
+
+def entropy_bins(folded: NDArray[np.floating], levels: int) -> NDArray[np.int64]:
+    """Return, for each row, the number of bins of |x| to keep for the least Kullback-Leibler divergence.
+
+    As in TensorRT's entropy calibration (Migacz, GTC 2017): thresholds from `levels` bins upward (128 of them), what
+    lies beyond is moved into the last kept bin of P, Q merges the kept bins into levels (float quotients) and spreads
+    each level's mass over its bins that are not empty. Onnxruntime's default of 128 bins has one candidate and is
+    minmax; this is not.
+
+    Args:
+        folded: [R, bins] counts of |x| on an even grid from 0 to each row's largest magnitude, zeros left out.
+        levels: Levels of |x|.
+    """
+    counts = np.asarray(folded, np.float64)
+    rows, bins = counts.shape
+    if levels >= bins:
+        return np.full(rows, bins)
+    nothing = np.zeros((rows, 1))
+    mass_below = np.concatenate([nothing, np.cumsum(counts, axis=1)], axis=1)
+    cells_below = np.concatenate([nothing, np.cumsum(counts > 0, axis=1)], axis=1)
+    total = np.maximum(mass_below[:, -1], 1.0)
+    shares = counts / total[:, None]
+    # sum of p log p over the bins before each threshold: with it a threshold costs O(levels), not O(bins)
+    surprise_below = np.concatenate([nothing, np.cumsum(_p_log(shares), axis=1)], axis=1)
+    best, least = np.full(rows, bins), np.full(rows, np.inf)
+    for size in np.unique(np.linspace(levels, bins, 128).astype(int))[::-1]:
+        edges = -(-np.arange(levels + 1) * size // levels)
+        mass = np.diff(mass_below[:, edges], axis=1)
+        cells = np.diff(cells_below[:, edges], axis=1)
+        kept = mass_below[:, size]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_q = np.where(mass > 0, np.log(mass / np.maximum(cells, 1.0) / np.maximum(kept, 1.0)[:, None]), 0.0)
+        last = counts[:, size - 1]
+        beyond = mass_below[:, -1] - kept
+        last_log_q = np.where(last > 0, log_q[:, -1], np.log(1e-10))
+        divergence = (
+            surprise_below[:, size - 1]
+            + _p_log((last + beyond) / total)
+            - (mass * log_q).sum(axis=1) / total
+            - np.where(beyond > 0, beyond * last_log_q, 0.0) / total
+        )
+        # From wide to narrow: of equal divergences the widest range wins.
+        better = (kept > 0) & (divergence < least - 1e-12)
+        best, least = np.where(better, size, best), np.where(better, divergence, least)
+    return best
+
+
+def _p_log(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p log p, 0 at 0."""
+    return np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0)
 
 
 def _manual(histogram: Histogram, scheme: Scheme, parameter: float | None) -> Range:
@@ -163,44 +208,43 @@ def _hold_zero(low: float, high: float) -> Range:
     return (min(float(low), 0.0), max(float(high), 0.0))
 
 
-CALIBRATORS: dict[str, Calibrator] = {
-    c.id: c
-    for c in (
-        Calibrator(
-            "minmax",
-            "Min-max",
-            "Keep every value: no clipping, the coarsest step. Right for weights at 8 bits.",
-            "Jacob et al., 2018",
-            _minmax,
-        ),
-        Calibrator(
-            "percentile",
-            "Percentile",
-            "Cut a fixed share of the largest values. Right when a few outliers set the scale.",
-            "Wu et al., 2020",
-            _percentile,
-            "percent kept",
-            99.99,
-            (50.0, 100.0),
-        ),
-        Calibrator(
-            "mse",
-            "MSE",
-            "Least mean squared error of rounding and clipping together. The safest single choice for activations.",
-            "Banner et al., 2019",
-            _mse,
-        ),
-        Calibrator(
-            "entropy",
-            "Entropy",
-            "Least information lost (Kullback-Leibler divergence). Classic for 8-bit activations of CNNs.",
-            "Migacz, GTC 2017",
-            _entropy,
-        ),
-        Calibrator("manual", "Manual", "The clip range you set by hand.", "", _manual),
-    )
-}
-"""Built-in calibrators by id; plug-ins join through the registry."""
+CALIBRATORS: Registry[Calibrator] = Registry(
+    "qstudio.calibrators",
+    Calibrator,
+    Calibrator(
+        "minmax",
+        "Min-max",
+        "Keep every value: no clipping, the coarsest step. Right for weights at 8 bits.",
+        "Jacob et al., 2018",
+        "qstudio.core.calibration:_minmax",
+    ),
+    Calibrator(
+        "percentile",
+        "Percentile",
+        "Cut a fixed share of the largest values. Right when a few outliers set the scale.",
+        "Wu et al., 2020",
+        "qstudio.core.calibration:_percentile",
+        "percent kept",
+        99.99,
+        (50.0, 100.0),
+    ),
+    Calibrator(
+        "mse",
+        "MSE",
+        "Least mean squared error of rounding and clipping together. The safest single choice for activations.",
+        "Banner et al., 2019",
+        "qstudio.core.calibration:_mse",
+    ),
+    Calibrator(
+        "entropy",
+        "Entropy",
+        "Least information lost (Kullback-Leibler divergence). Classic for 8-bit activations of CNNs.",
+        "Migacz, GTC 2017",
+        "qstudio.core.calibration:_entropy",
+    ),
+    Calibrator("manual", "Manual", "The clip range you set by hand.", "", "qstudio.core.calibration:_manual"),
+)
+"""Calibrators by id: built-ins, and the plug-ins of the entry-point group "qstudio.calibrators"."""
 
 
 def check_calibration(text: str) -> str:
@@ -212,7 +256,8 @@ def check_calibration(text: str) -> str:
     name, _, parameter = text.strip().lower().partition(":")
     calibrator = CALIBRATORS.get(name)
     if calibrator is None:
-        raise UserError(f"'{text}' is not a calibration", "calibration", f"Choose one of {', '.join(CALIBRATORS)}")
+        what = CALIBRATORS.why_missing(name) or "there is no such calibration"
+        raise UserError(f"'{text}': {what}", "calibration", f"Choose one of {', '.join(CALIBRATORS)}")
     if calibrator.bounds is None:
         if parameter:
             raise UserError(f"{name} takes no parameter", "calibration", f"Write {name}")
