@@ -74,11 +74,13 @@ def scale_zero_point(
         rmax = np.maximum(-rmin, rmax)
         rmin = -rmax
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        scale = ((rmax - rmin) / (qmax - qmin)).astype(np.float32)
-        usable = scale >= SMALLEST_SCALE
-        scale = np.where(usable, scale, np.float32(1.0)).astype(np.float32)
-        zero = np.round((qmin + qmax) / 2.0) if symmetric else np.round(qmin - rmin / scale.astype(np.float64))
+        exact = (rmax - rmin) / (qmax - qmin)
+        usable = exact >= SMALLEST_SCALE
+        exact = np.where(usable, exact, 1.0)
+        # The zero point comes from the scale before it is rounded to float32, as in onnxruntime.
+        zero = np.round((qmin + qmax) / 2.0) if symmetric else np.round(qmin - rmin / exact)
     zero = np.where(usable, zero, np.clip(0, qmin, qmax))
+    scale = exact.astype(np.float32)
     return scale, np.clip(zero, qmin, qmax).astype(np.int32)
 
 

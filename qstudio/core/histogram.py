@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,14 +88,14 @@ def extend(histogram: Histogram, values: NDArray[np.floating]) -> Histogram:
         nonfinite = int(flat.size - finite.sum())
         flat = flat[finite]
         if not flat.size:
-            return _with(histogram, nonfinite=histogram.nonfinite + nonfinite)
+            return replace(histogram, nonfinite=histogram.nonfinite + nonfinite)
         total = float(flat.sum(dtype=np.float64))
     low, high = float(flat.min()), float(flat.max())
-    square = float(np.dot(flat, flat)) if flat.size < 4096 else float(np.einsum("i,i->", flat, flat, dtype=np.float64))
+    square = float(np.einsum("i,i->", flat, flat, dtype=np.float64))
     first = histogram.count == 0
     minimum = low if first else min(histogram.minimum, low)
     maximum = high if first else max(histogram.maximum, high)
-    grown = _cover(histogram, low, high)
+    grown = cover(histogram, low, high)
     counts, zeros = grown.counts, grown.zeros
     if low == 0.0 == high:
         zeros += flat.size
@@ -123,7 +123,7 @@ def count_bins(flat: NDArray[np.float32], low: float, width: float) -> tuple[NDA
     """
     position = flat - np.float32(low)
     position *= np.float32(1.0 / width)
-    index = position.astype(np.int32)
+    index = position.astype(np.intp)  # bincount copies any other type
     np.clip(index, 0, BINS - 1, out=index)
     counts = np.bincount(index, minlength=BINS).astype(np.int64)
     zeros = int(flat.size - np.count_nonzero(flat))
@@ -135,16 +135,11 @@ def count_bins(flat: NDArray[np.float32], low: float, width: float) -> tuple[NDA
     return counts, zeros
 
 
-def _with(histogram: Histogram, *, nonfinite: int) -> Histogram:
-    from dataclasses import replace
+def cover(histogram: Histogram, low: float, high: float) -> Histogram:
+    """Return the histogram on a grid that holds [low, high] and zero too; unchanged where its own does.
 
-    return replace(histogram, nonfinite=nonfinite)
-
-
-def _cover(histogram: Histogram, low: float, high: float) -> Histogram:
-    """Return the histogram on a grid that holds [low, high] too."""
-    from dataclasses import replace
-
+    Bins merge in pairs, so widths double and counts stay whole.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     if low == high:
         return histogram
@@ -168,10 +163,10 @@ def _cover(histogram: Histogram, low: float, high: float) -> Histogram:
 def merge(first: Histogram, second: Histogram) -> Histogram:
     """Return the histogram of both data sets; exact in every field but the bins, which move by at most half a bin."""
     if second.count == 0:
-        return _with(first, nonfinite=first.nonfinite + second.nonfinite)
+        return replace(first, nonfinite=first.nonfinite + second.nonfinite)
     if first.count == 0:
-        return _with(second, nonfinite=first.nonfinite + second.nonfinite)
-    grown = _cover(first, second.minimum, second.maximum)
+        return replace(second, nonfinite=first.nonfinite + second.nonfinite)
+    grown = cover(first, second.minimum, second.maximum)
     counts = grown.counts.copy()
     if second.width and grown.width:
         index = np.clip(((second.centres - grown.low) / grown.width).astype(int), 0, BINS - 1)
