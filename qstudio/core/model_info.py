@@ -29,6 +29,8 @@ class SiteInfo:
     """The members at which values are rounded: those not put out by a value-preserving operator."""
     fixed_range: tuple[float, float] | None = None
     """A range that mathematics fixes (Softmax and Sigmoid: 0..1); calibration does not apply."""
+    is_output: bool = False
+    """Whether a member is an output of the model: logits are never clipped by calibration."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""Which ONNX integer type holds the codes of an encoding, and how the type's wider range is cut to the codes in use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from qstudio.core.affine import Encoding
+from qstudio.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An integer type with its range and the operator set that brought it to QuantizeLinear."""
+
+    type: int
+    low: int
+    high: int
+    opset: int
+    bits: int
+
+    @property
+    def numpy(self) -> np.dtype[np.integer]:
+        """The numpy type of the codes (int4 through ml_dtypes)."""
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.type))
+
+    def holds(self, encoding: Encoding) -> bool:
+        """Return whether every code of the encoding is in the type's range."""
+        return self.low <= encoding.qmin and encoding.qmax <= self.high
+
+    def is_filled_by(self, encoding: Encoding) -> bool:
+        """Return whether the type saturates exactly where the encoding does."""
+        return self.low == encoding.qmin and self.high == encoding.qmax
+
+
+UINT8 = Storage(TensorProto.UINT8, 0, 255, 13, 8)
+INT8 = Storage(TensorProto.INT8, -128, 127, 13, 8)
+UINT16 = Storage(TensorProto.UINT16, 0, 65535, 21, 16)
+INT16 = Storage(TensorProto.INT16, -32768, 32767, 21, 16)
+INT4 = Storage(TensorProto.INT4, -8, 7, 21, 4)
+
+
+def activation_storage(encoding: Encoding) -> Storage:
+    """Return the type for an activation's codes: u8 or i8 up to 8 bits, u16 or i16 above.
+
+    Widths below 8 bits live in the 8-bit types, because onnxruntime has integer kernels for these only.
+
+    Raises:
+        UserError: The codes need more than 16 bits.
+    """
+    return _first((UINT8, INT8, UINT16, INT16), encoding)
+
+
+def weight_storage(encoding: Encoding, packed: bool) -> Storage:
+    """Return the type for a weight's codes: i8 up to 8 bits, i16 above; `packed` adds i4.
+
+    Not i2 of opset 25: onnxruntime 1.31 fuses it into QLinearConv, which then refuses the type, and the model does not
+    load.
+
+    Raises:
+        UserError: The codes need more than 16 bits.
+    """
+    return _first((INT4, INT8, INT16) if packed else (INT8, INT16), encoding)
+
+
+def _first(candidates: tuple[Storage, ...], encoding: Encoding) -> Storage:
+    for storage in candidates:
+        if storage.holds(encoding):
+            return storage
+    raise UserError(
+        f"codes {encoding.qmin}..{encoding.qmax} do not fit into 16 bits", "export", "Choose 16 bits or fewer, or float"
+    )
