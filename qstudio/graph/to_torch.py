@@ -112,7 +112,9 @@ def _first_line(error: Exception) -> str:
 
 def _refusal(label: str, op_type: str, reason: str) -> UserError:
     return UserError(
-        f"the operator {op_type} is not supported here: {reason}", label, "Replace it in the model, or open it for looking only"
+        f"the operator {op_type} is not supported here: {reason}",
+        label,
+        "Replace it in the model, or open it for looking only",
     )
 
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from qstudio.graph.ops import conv, elementwise, indexing, linear, norm, pool, quantize, recurrent, reduce, resize, shape
+from qstudio.graph.ops import (
+    conv,
+    elementwise,
+    indexing,
+    linear,
+    norm,
+    pool,
+    quantize,
+    recurrent,
+    reduce,
+    resize,
+    shape,
+)
 
 __all__ = [
     "conv",

@@ -285,7 +285,9 @@ def clip(
 ) -> torch.Tensor:
     """Limit x to low..high; where low > high the result is high, as in numpy."""
     if x.dtype in WIDE_INTEGERS:
-        return clip(x.to(torch.int64), *[v.to(torch.int64) if isinstance(v, torch.Tensor) else v for v in (low, high)]).to(x.dtype)
+        return clip(
+            x.to(torch.int64), *[v.to(torch.int64) if isinstance(v, torch.Tensor) else v for v in (low, high)]
+        ).to(x.dtype)
     if isinstance(low, torch.Tensor):
         x = torch.maximum(*aligned(x, low))
     elif low is not None:

@@ -21,7 +21,9 @@ def batch_normalization(
     epsilon: float,
 ) -> torch.Tensor:
     """Normalise x [N, C, ...] with given statistics, each [C]."""
-    return F.batch_norm(x, mean.to(x.dtype), variance.to(x.dtype), weight.to(x.dtype), bias.to(x.dtype), False, 0.0, epsilon)
+    return F.batch_norm(
+        x, mean.to(x.dtype), variance.to(x.dtype), weight.to(x.dtype), bias.to(x.dtype), False, 0.0, epsilon
+    )
 
 
 def batch_normalization_training(
@@ -177,9 +179,7 @@ def translate_rms_normalization(view: NodeView) -> fx.Node:
     return view.call(rms_normalization, view.tensor(0), view.tensor(1), axis, epsilon)
 
 
-def instance_normalization(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float
-) -> torch.Tensor:
+def instance_normalization(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Normalise each sample and channel of x [N, C, ...] by its own statistics."""
     axes = list(range(2, x.dim()))
     shape = [1, -1] + [1] * (x.dim() - 2)

@@ -49,7 +49,9 @@ def max_pool(x: torch.Tensor, kernel: list[int], **geometry: Any) -> torch.Tenso
     """Compute ONNX's MaxPool over x [N, C, *size]; padding never wins."""
     rank = len(kernel)
     stride, dilation, pads, extra = _plan(x, kernel, geometry)
-    plain = pads[:rank] == pads[rank:] and not any(extra) and all(2 * p <= k for p, k in zip(pads, kernel, strict=False))
+    plain = (
+        pads[:rank] == pads[rank:] and not any(extra) and all(2 * p <= k for p, k in zip(pads, kernel, strict=False))
+    )
     if x.is_floating_point() and plain:
         return _MAX_POOL[rank - 1](x, kernel, stride, pads[:rank], dilation)
     wide = x if x.is_floating_point() else x.to(torch.float64)

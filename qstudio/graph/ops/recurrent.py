@@ -46,7 +46,9 @@ def activate(x: torch.Tensor, name: str, alpha: float | None, beta: float | None
 class _Cell:
     """Hold what one direction of one layer needs for a step."""
 
-    def __init__(self, kind: str, r: torch.Tensor, bias_r: torch.Tensor, options: dict[str, Any], direction: int) -> None:
+    def __init__(
+        self, kind: str, r: torch.Tensor, bias_r: torch.Tensor, options: dict[str, Any], direction: int
+    ) -> None:
         self.kind, self.r, self.bias_r, self.options = kind, r, bias_r, options
         count = len(_DEFAULT_ACTIVATIONS[kind])
         names = options.get("activations") or _DEFAULT_ACTIVATIONS[kind] * 2

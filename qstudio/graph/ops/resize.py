@@ -129,7 +129,16 @@ def resize(
         if factors[place] == 1.0 and wanted[place] == x.shape[axis] and mode != "tf_crop_and_resize":
             continue
         plan, outside = _axis_plan(
-            x.shape[axis], wanted[place], factors[place], kind, mode, rounding, cubic, exclude_outside, antialias, region
+            x.shape[axis],
+            wanted[place],
+            factors[place],
+            kind,
+            mode,
+            rounding,
+            cubic,
+            exclude_outside,
+            antialias,
+            region,
         )
         if outside.any():
             outside_any.append((axis, outside))

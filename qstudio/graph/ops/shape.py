@@ -302,7 +302,9 @@ def eye_like(x: torch.Tensor, k: int, dtype: torch.dtype | None) -> torch.Tensor
 def translate_eye_like(view: NodeView) -> fx.Node:
     """Translate EyeLike."""
     number = view.attribute("dtype")
-    return view.call(eye_like, view.tensor(0), view.attribute("k", 0), None if number is None else TORCH_OF_ONNX[number])
+    return view.call(
+        eye_like, view.tensor(0), view.attribute("k", 0), None if number is None else TORCH_OF_ONNX[number]
+    )
 
 
 def center_crop_pad(x: torch.Tensor, shape: Any, axes: list[int] | None) -> torch.Tensor:
