@@ -1,0 +1,88 @@
+"""A model made ready for experiments: prepared ONNX, its layers and sites, and the graph that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from qstudio.core.errors import UserError
+from qstudio.core.model_info import LayerInfo, SiteInfo
+from qstudio.graph.describe import describe
+from qstudio.graph.load import LoadedModel
+from qstudio.graph.prepare import prepare
+from qstudio.graph.to_torch import to_torch
+from qstudio.quant.executor import Executor
+from qstudio.quant.placement import place
+from qstudio.quant.statistics import activation_sites
+
+_KEPT = 4
+"""Networks kept in memory at a time."""
+
+_cache: OrderedDict[tuple[str, bool, str], Network] = OrderedDict()
+
+
+class Network:
+    """One model on one device.
+
+    Args:
+        proto: The prepared model (folded or not).
+        sha256: Content hash that stands for the model in caches and results.
+        device: Where it runs.
+        notes: What preparing changed, one sentence each.
+
+    Raises:
+        UserError: The model has a part that cannot run.
+    """
+
+    def __init__(
+        self, proto: onnx.ModelProto, sha256: str, device: str = "cpu", notes: tuple[str, ...] = ()
+    ) -> None:
+        self.proto = proto
+        self.sha256 = sha256
+        self.device = device
+        self.notes = notes
+        self.description = describe(proto)
+        self.layers: tuple[LayerInfo, ...] = place(self.description)
+        self.executor = Executor(to_torch(proto), device)
+        self.inputs = self.executor.inputs
+        self.outputs = self.executor.outputs
+        self.activation_sites: tuple[SiteInfo, ...] = activation_sites(self.layers)
+        self.weight_sites: tuple[SiteInfo, ...] = tuple(
+            {layer.weight.id: layer.weight for layer in self.layers if layer.weight is not None}.values()
+        )
+        self._constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+        lost = [t for s in self.activation_sites for t in s.quantized_at if t not in self.executor.tensors]
+        if lost:
+            raise UserError("the tensor is quantized but not computed", lost[0], "Report this model")
+
+    def value(self, initializer: str) -> NDArray[np.float32]:
+        """Return a parameter in float32 (KeyError when there is none of that name)."""
+        return np.asarray(onnx.numpy_helper.to_array(self._constants[initializer]), np.float32)
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return every weight by site id."""
+        return {site.id: self.value(site.id) for site in self.weight_sites}
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size the file demands, or None where it takes any."""
+        tensor = self.description.tensors.get(self.inputs[0]) if self.inputs else None
+        return tensor.shape[0] if tensor is not None and tensor.shape else None
+
+
+def network_for(model: LoadedModel, fold_batchnorm: bool = True, device: str = "cpu") -> Network:
+    """Return the network of an opened model; the last four are kept, by content."""
+    key = (model.sha256, fold_batchnorm, device)
+    network = _cache.get(key)
+    if network is None:
+        prepared = prepare(model.proto, fold_batchnorm=fold_batchnorm)
+        digest = hashlib.sha256(f"{model.sha256}:{fold_batchnorm}".encode()).hexdigest()
+        network = _cache[key] = Network(prepared.proto, digest, device, tuple(prepared.notes))
+        while len(_cache) > _KEPT:
+            _cache.popitem(last=False)
+    _cache.move_to_end(key)
+    return network

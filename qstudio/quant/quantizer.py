@@ -1,0 +1,66 @@
+"""Fake quantization in torch: plain ops, equal in value to `qstudio.core.affine.fake_quantize`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qstudio.core.affine import Encoding, spread
+
+
+@dataclass(frozen=True, eq=False)
+class Quantizer:
+    """An encoding made ready for tensors of one shape on one device.
+
+    scale: float32, [] or broadcastable to the tensor. low, high: qmin - zero_point and qmax - zero_point, the bounds
+    of round(x / s); a number when all scales share it.
+    """
+
+    scale: Tensor
+    low: Tensor | float
+    high: Tensor | float
+    zero_point: Tensor
+
+    def steps(self, values: Tensor) -> Tensor:
+        """Return clamp(round(x / s), qmin - z, qmax - z), in float32: the code without its zero point.
+
+        Three of the four passes work in place on the quotient; clamping the rounded quotient between whole numbers
+        is the same as clamping round(x / s) + z.
+        """
+        return (values / self.scale).round_().clamp_(self.low, self.high)
+
+    def codes(self, values: Tensor) -> Tensor:
+        """Return the integer codes (int32)."""
+        return self.steps(values).to(torch.int32) + self.zero_point
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return s (q - z), out of place; NaN stays NaN.
+
+        Ties go to even. The division is a division: multiplying by 1 / s moves ties, and onnxruntime divides. (The
+        scale is a tensor on the values' device, because torch on CUDA multiplies by the reciprocal of a number.)
+        """
+        return self.steps(values).mul_(self.scale)
+
+
+def make_quantizer(encoding: Encoding, shape: tuple[int, ...] | torch.Size, device: torch.device | str) -> Quantizer:
+    """Return the quantizer of an encoding for tensors of `shape` (any shape for a per-tensor encoding)."""
+    shape = tuple(shape)
+    scale = np.asarray(spread(encoding.scale, shape, encoding), np.float32)
+    zero = np.asarray(spread(encoding.zero_point, shape, encoding), np.int32)
+    low: Tensor | float
+    high: Tensor | float
+    if zero.size and (zero == zero.flat[0]).all():
+        low, high = float(encoding.qmin - int(zero.flat[0])), float(encoding.qmax - int(zero.flat[0]))
+        zero = zero.flat[0].reshape(())
+    else:
+        low = torch.tensor((encoding.qmin - zero).astype(np.float32), device=device)
+        high = torch.tensor((encoding.qmax - zero).astype(np.float32), device=device)
+    return Quantizer(torch.tensor(scale, device=device), low, high, torch.tensor(zero, device=device))
+
+
+def fake_quantize(values: Tensor, encoding: Encoding) -> Tensor:
+    """Return values rounded to the encoding's grid (for one-off use; keep a Quantizer where it is called often)."""
+    return make_quantizer(encoding, values.shape, values.device)(values)

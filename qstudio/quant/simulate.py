@@ -1,0 +1,89 @@
+"""The simulated quantized model: the float graph with values rounded where the exported file rounds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qstudio.backends.qdq import adjust_weight_scales, bias_encodings
+from qstudio.core.affine import Encoding, fake_quantize
+from qstudio.quant.encodings import Encodings
+from qstudio.quant.executor import Observe, Parameters
+from qstudio.quant.network import Network
+from qstudio.quant.quantizer import Quantizer, make_quantizer
+
+
+class SimulatedModel:
+    """A network with encodings, ready to run.
+
+    Weights and biases are rounded once, here: weights on their grid, biases on the int32 grid of the export. The
+    scales of weights whose bias would overflow int32 are raised as the export does it.
+
+    Args:
+        network: The prepared float model.
+        encodings: Of all quantized sites.
+        weight_values: Float values that replace initializers before rounding (bias correction, AdaRound), by name.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        encodings: Encodings,
+        weight_values: Mapping[str, NDArray[np.floating]] | None = None,
+    ) -> None:
+        self.network = network
+        self.activations: dict[str, Encoding] = encodings.activations
+        self.weight_values = dict(weight_values or {})
+        proto, layers = network.proto, network.layers
+        self.weights: dict[str, Encoding] = adjust_weight_scales(
+            proto, layers, encodings.activations, encodings.weights, self.weight_values
+        )
+        self.biases: dict[str, Encoding] = bias_encodings(proto, layers, encodings.activations, self.weights)
+        """Layer name to int32 encoding."""
+        self.parameters: Parameters = self._parameters()
+        self.quantizers: dict[str, Quantizer] = self._quantizers()
+        """ONNX tensor name to what rounds it."""
+
+    def run(self, inputs: Mapping[str, Tensor], observe: Observe | None = None) -> dict[str, Tensor]:
+        """Compute the outputs on one batch; `observe` sees tensors after rounding."""
+        return self.network.executor.run(
+            inputs, observe=observe, transform=self.transform, parameters=self.parameters
+        )
+
+    def transform(self, tensor: str, values: Tensor) -> Tensor:
+        """Round a tensor if a quantizer sits on it."""
+        quantizer = self.quantizers.get(tensor)
+        return values if quantizer is None else quantizer(values)
+
+    def _parameters(self) -> Parameters:
+        device = self.network.executor.device
+        parameters: dict[str | tuple[str, str], Tensor] = {}
+        for name, values in self.weight_values.items():
+            parameters[name] = torch.tensor(np.asarray(values, np.float32), device=device)
+        for site, encoding in self.weights.items():
+            values = torch.tensor(np.asarray(self.float_value(site), np.float32), device=device)
+            parameters[site] = make_quantizer(encoding, values.shape, device)(values)
+        for layer in self.network.layers:
+            if layer.bias is not None and layer.name in self.biases:
+                rounded = fake_quantize(self.float_value(layer.bias.id), self.biases[layer.name])
+                parameters[(layer.name, layer.bias.id)] = torch.tensor(rounded, device=device)
+        return parameters
+
+    def float_value(self, initializer: str) -> NDArray[np.float32]:
+        """Return a parameter before rounding."""
+        values = self.weight_values.get(initializer)
+        return self.network.value(initializer) if values is None else np.asarray(values, np.float32)
+
+    def _quantizers(self) -> dict[str, Quantizer]:
+        device = self.network.executor.device
+        found: dict[str, Quantizer] = {}
+        for site in self.network.activation_sites:
+            encoding = self.activations.get(site.id)
+            if encoding is not None:
+                quantizer = make_quantizer(encoding, (), device)
+                found.update(dict.fromkeys(site.quantized_at or (site.id,), quantizer))
+        return found
