@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from qstudio.core.recipe import Recipe
 
+LIMIT = 500
+"""Steps that are kept: at 2,000 changed layers a snapshot takes about 0.1 MB."""
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -44,17 +47,24 @@ class History:
     def push(self, label: str, recipe: Recipe, merge_key: str | None = None) -> bool:
         """Add a step; return whether anything changed.
 
-        A step with the same merge_key as the one at the cursor replaces it: a drag is one step, however many moves.
+        A step with the same merge_key as the one at the cursor replaces it: a drag is one step, however many moves,
+        and none at all when it ends where it began.
         """
         if recipe == self.recipe:
             return False
         last = self._edits[self._at]
         del self._edits[self._at + 1 :]
         if merge_key is not None and last.merge_key == merge_key and self._at:
-            self._edits[self._at] = Edit(label, recipe, merge_key)
-        else:
-            self._edits.append(Edit(label, recipe, merge_key))
-            self._at += 1
+            if recipe == self._edits[self._at - 1].recipe:
+                self._edits.pop()
+                self._at -= 1
+            else:
+                self._edits[self._at] = Edit(label, recipe, merge_key)
+            return True
+        self._edits.append(Edit(label, recipe, merge_key))
+        if len(self._edits) > LIMIT + 1:
+            del self._edits[0]
+        self._at = len(self._edits) - 1
         return True
 
     def seal(self) -> None:
@@ -67,6 +77,7 @@ class History:
         label = self.undo_label
         if label is not None:
             self._at -= 1
+            self.seal()
         return label
 
     def redo(self) -> str | None:
@@ -74,4 +85,5 @@ class History:
         label = self.redo_label
         if label is not None:
             self._at += 1
+            self.seal()
         return label

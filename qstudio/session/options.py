@@ -1,16 +1,24 @@
-"""What a run is asked with, besides the recipe."""
+"""What a run is asked with besides the recipe, and what is kept of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
+from qstudio.core.dataset_types import DatasetInfo
+from qstudio.core.errors import UserError
+from qstudio.core.model_info import ModelInfo
+from qstudio.core.recipe import Recipe
 from qstudio.core.results import RunResult
-from qstudio.engine.messages import DataSpec, JobState, Progress
+from qstudio.engine.messages import DataSpec, JobState, Progress, RunPtq
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Settings of the run bar."""
+    """Settings of the run bar, of the command line's shared options and of `qstudio.quantize`.
+
+    Raises:
+        UserError: A number is out of bounds.
+    """
 
     device: str = "cpu"
     calibration_samples: int = 512
@@ -21,6 +29,37 @@ class RunOptions:
     measure_latency: bool = True
     latency_batch: int = 1
     threads: int = 0
+    """Threads of onnxruntime; 0 = all cores."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, self.calibration_samples, "calibration samples")
+        if self.eval_samples is not None:
+            _at_least(1, self.eval_samples, "evaluation samples")
+        _at_least(0, self.seed, "seed")
+        _at_least(1, self.latency_batch, "latency batch")
+        _at_least(0, self.threads, "threads")
+
+    def request(self, model: str, data: DataSpec, recipe: Recipe, export_path: str = "") -> RunPtq:
+        """Return the one message that asks the engine for this run: the same from window, script and command."""
+        return RunPtq(
+            model=model,
+            data=data,
+            recipe=recipe,
+            calibration_data=self.calibration_data,
+            calibration_samples=self.calibration_samples,
+            eval_samples=self.eval_samples,
+            seed=self.seed,
+            device=self.device,
+            export_path=export_path,
+            measure_latency=self.measure_latency,
+            latency_batch=self.latency_batch,
+            threads=self.threads,
+        )
+
+
+def _at_least(least: int, value: int, name: str) -> None:
+    if value < least:
+        raise UserError(f"{value} is too small", name, f"Choose {least} or more")
 
 
 @dataclass(frozen=True)
@@ -32,7 +71,9 @@ class Run:
     state: JobState
     result: RunResult | None
     model: str
+    """Path of the model."""
     data: str
+    """Source of the data."""
     options: RunOptions
     started: float
     """Seconds since the epoch."""
@@ -40,7 +81,23 @@ class Run:
     progress: Progress | None = None
     error: str = ""
     recipe_hash: str = ""
-    process_job: int = field(default=-1, compare=False)
+    model_sha256: str = ""
+    data_sha256: str = ""
+    request: RunPtq | None = None
+    """Everything the engine was asked with; what a script needs to get the same numbers."""
+
+    def answers(self, now: RunPtq, model: ModelInfo, dataset: DatasetInfo) -> bool:
+        """Return whether asking `now` would only repeat this run.
+
+        Where the exported file goes changes no number, and neither do the timing options while no timing is wanted.
+        Model and data are known by their content too: a file that was overwritten is another one.
+        """
+        if self.request is None or (self.model_sha256, self.data_sha256) != (model.sha256, dataset.sha256):
+            return False
+        then = replace(self.request, model=now.model, export_path=now.export_path)
+        if not now.measure_latency:
+            then = replace(then, measure_latency=False, latency_batch=now.latency_batch, threads=now.threads)
+        return then == now
 
 
 @dataclass(frozen=True)

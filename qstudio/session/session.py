@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from qstudio.core.dataset_types import DatasetInfo
 from qstudio.core.errors import UserError
 from qstudio.core.model_info import LayerInfo, ModelInfo
 from qstudio.core.recipe import FIELDS, LayerSettings, Recipe
-from qstudio.core.results import Device, Metrics, RunResult
+from qstudio.core.results import Device, Metrics
 from qstudio.core.size import quantized_bytes
 from qstudio.core.statistics import SiteStatistics
 from qstudio.engine.client import EngineClient, Job
@@ -27,7 +25,6 @@ from qstudio.engine.messages import (
     LookAtSamples,
     OpenDataset,
     OpenModel,
-    PtqPartial,
     RunPtq,
     SamplePage,
     WeightPreview,
@@ -36,6 +33,13 @@ from qstudio.engine.messages import (
 from qstudio.session.events import Event
 from qstudio.session.history import History
 from qstudio.session.options import Notice, Run, RunOptions
+from qstudio.session.recipe_file import read_recipe, write_recipe
+from qstudio.session.runs import Runs
+from qstudio.session.script import python_script
+from qstudio.session.work import Work
+
+MEASUREMENTS = ("samples", "float", "activations")
+"""Slots of what is measured by itself once model and data are open."""
 
 
 class Session:
@@ -47,13 +51,13 @@ class Session:
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
         self._history = History(Recipe())
-        self._preview_jobs: dict[str, Job] = {}
-        self._run_jobs: dict[int, Job] = {}
-        self._jobs: dict[str, Job] = {}
+        self._work = Work(engine)
+        self._runs = Runs(engine, self._tell)
         self.model: ModelInfo | None = None
         self.opening: str = ""
         """Path of the model being opened; empty when none is."""
         self.data_spec: DataSpec | None = None
+        """How `dataset` was opened; kept from one model to the next, which opens it again for itself."""
         self.dataset: DatasetInfo | None = None
         self.options = RunOptions()
         self.selection: tuple[str, ...] = ()
@@ -63,11 +67,11 @@ class Session:
         self.previews: dict[str, WeightPreview] = {}
         """Exact weight quantization by layer, for the scheme named inside."""
         self.float_metrics: Metrics | None = None
+        self._float_is_final = False
         self.sample_page: SamplePage | None = None
         self.devices: tuple[Device, ...] = ()
-        self.runs: tuple[Run, ...] = ()
-        self.selected_run: int | None = None
         self.saved_recipe: Recipe = self._history.recipe
+        """The recipe as it was last opened, saved or loaded: what differs from it is not saved yet."""
         self.model_changed: Event[ModelInfo | None] = Event()
         self.dataset_changed: Event[DatasetInfo | None] = Event()
         self.recipe_changed: Event[Recipe] = Event()
@@ -80,9 +84,9 @@ class Session:
         self.samples_changed: Event[SamplePage | None] = Event()
         self.devices_changed: Event[tuple[Device, ...]] = Event()
         self.options_changed: Event[RunOptions] = Event()
-        self.runs_changed: Event[tuple[Run, ...]] = Event()
-        self.run_selected: Event[int | None] = Event()
-        self.work_changed: Event[tuple[Job, ...]] = Event()
+        self.runs_changed: Event[tuple[Run, ...]] = self._runs.changed
+        self.run_selected: Event[int | None] = self._runs.selection_changed
+        self.work_changed: Event[tuple[Job, ...]] = self._work.changed
         """Background jobs (opening, statistics, float accuracy) that are not final, with their progress."""
         self.notice_posted: Event[Notice] = Event()
         self.log_added: Event[str] = Event()
@@ -94,32 +98,26 @@ class Session:
     def open_model(self, path: str | os.PathLike[str]) -> Job:
         """Open a model; `model_changed` follows. The current model stays until the new one has been read."""
         self.opening = os.fspath(path)
-        return self._submit("model", OpenModel(os.fspath(path)), self._on_model)
+        return self._work.submit("model", OpenModel(self.opening), self._on_model, repeat=False)
 
     def _on_model(self, job: Job) -> None:
         self.opening = ""
         if not isinstance(job.value, ModelInfo):
             self._tell(job, "The model was not opened")
             return
-        self._close_model()
+        self._work.cancel("weights", "dataset", *MEASUREMENTS)
         self.model = job.value
+        self.weight_statistics, self.previews = {}, {}
         self._history = History(Recipe())
         self.saved_recipe = self._history.recipe
         self.selection = tuple(layer.name for layer in self.model.weighted_layers[:1])
+        self._set_dataset(None)
         self.model_changed.emit(self.model)
         self.recipe_changed.emit(self.recipe)
         self.selection_changed.emit(self.selection)
-        self._submit("weights", WeightStatistics(self.model.path), self._on_weights, self._on_weight_partial)
+        self._work.submit("weights", WeightStatistics(self.model.path), self._on_weights, self._on_weight_partial)
         if self.data_spec is not None:
             self.open_data(self.data_spec)
-
-    def _close_model(self) -> None:
-        for slot in ("weights", "activations", "float", "samples"):
-            if slot in self._jobs:
-                self._engine.cancel(self._jobs[slot])
-        self.weight_statistics, self.activation_statistics = {}, {}
-        self.previews = {}
-        self._set_dataset(None)
 
     def _on_weight_partial(self, value: SiteStatistics) -> None:
         self.weight_statistics[value.site] = value
@@ -133,28 +131,42 @@ class Session:
         self.statistics_changed.emit("weights")
 
     def open_data(self, spec: DataSpec | str) -> Job:
-        """Open a dataset for the model; samples, float accuracy and activation statistics follow by themselves."""
-        self.data_spec = DataSpec(spec) if isinstance(spec, str) else spec
-        model = self.model.path if self.model else ""
-        return self._submit("dataset", OpenDataset(self.data_spec, model), self._on_dataset)
+        """Open a dataset for the model; samples, float accuracy and activation statistics follow by themselves.
 
-    def _on_dataset(self, job: Job) -> None:
-        if not isinstance(job.value, DatasetInfo):
-            self.data_spec = None
-            self._set_dataset(None)
+        The current dataset stays until the new one has been read and found to fit the model.
+        """
+        wanted = DataSpec(spec) if isinstance(spec, str) else spec
+        self._work.cancel(*MEASUREMENTS)  # the engine is free for the new data at once
+        request = OpenDataset(wanted, self.model.path if self.model else "")
+        return self._work.submit("dataset", request, lambda job: self._on_dataset(wanted, job))
+
+    def _on_dataset(self, spec: DataSpec, job: Job) -> None:
+        if isinstance(job.value, DatasetInfo):
+            self.data_spec = spec
+            self._set_dataset(job.value)
+        else:
+            if self.dataset is None:
+                self.data_spec = None
             self._tell(job, "The data was not opened")
+        self._measure_what_is_missing()
+
+    def _measure_what_is_missing(self) -> None:
+        """Measure what belongs to the open model and data and is not there: all of it, or what was interrupted."""
+        if self.model is None or self.dataset is None or not self.model.runnable:
             return
-        self._set_dataset(job.value)
-        if self.model is not None and self.model.runnable:
-            self.show_samples(tuple(range(24)))
+        if self.sample_page is None:
+            self.show_samples(tuple(range(min(24, self.dataset.sizes["test"]))))
+        if self.float_metrics is None or not self._float_is_final:
             self.measure_float()
+        if not self.activation_statistics:
             self.collect_activations()
 
     def _set_dataset(self, dataset: DatasetInfo | None) -> None:
         self.dataset = dataset
         self.activation_statistics = {}
-        self.float_metrics = None
         self.sample_page = None
+        self._float_is_final = False
+        self.float_metrics = None
         self.dataset_changed.emit(dataset)
         self.float_metrics_changed.emit(None)
         self.samples_changed.emit(None)
@@ -163,7 +175,7 @@ class Session:
     def show_samples(self, indices: tuple[int, ...]) -> Job:
         """Fetch samples of the evaluation split as the network sees them; `samples_changed` follows."""
         model, data = self._need_data()
-        return self._submit("samples", LookAtSamples(model.path, data, indices), self._on_samples)
+        return self._work.submit("samples", LookAtSamples(model.path, data, indices), self._on_samples)
 
     def _on_samples(self, job: Job) -> None:
         if isinstance(job.value, SamplePage):
@@ -175,11 +187,13 @@ class Session:
     def measure_float(self) -> Job:
         """Measure the float model on the evaluation samples; `float_metrics_changed` follows as it goes."""
         model, data = self._need_data()
+        self._float_is_final = False
         request = FloatAccuracy(model.path, data, self.options.eval_samples, self.options.seed)
-        return self._submit("float", request, self._on_float, self._set_float)
+        return self._work.submit("float", request, self._on_float, self._set_float)
 
     def _on_float(self, job: Job) -> None:
         if isinstance(job.value, Metrics):
+            self._float_is_final = True
             self._set_float(job.value)
         else:
             self._tell(job, "The float accuracy could not be measured")
@@ -195,7 +209,7 @@ class Session:
         request = ActivationStatistics(
             model.path, data, options.calibration_data, options.calibration_samples, options.seed
         )
-        return self._submit("activations", request, self._on_activations)
+        return self._work.submit("activations", request, self._on_activations)
 
     def _on_activations(self, job: Job) -> None:
         if job.state is not JobState.DONE:
@@ -206,12 +220,14 @@ class Session:
 
     def list_devices(self) -> Job:
         """Ask which devices there are; `devices_changed` follows."""
-        return self._submit("devices", ListDevices(), self._on_devices)
+        return self._work.submit("devices", ListDevices(), self._on_devices)
 
     def _on_devices(self, job: Job) -> None:
         if job.state is JobState.DONE:
             self.devices = job.value
             self.devices_changed.emit(self.devices)
+        else:
+            self._tell(job, "The devices could not be listed")
 
     # ---- selecting
 
@@ -281,21 +297,14 @@ class Session:
             self.recipe_changed.emit(self.recipe)
 
     def save_recipe(self, path: str | os.PathLike[str]) -> None:
-        """Write the recipe as JSON (to a temporary name first).
+        """Write the recipe as JSON (to a temporary name first); `recipe_changed` follows, as it is saved now.
 
         Raises:
             UserError: The file cannot be written.
         """
-        target = Path(path)
-        temporary = target.with_name(target.name + ".part")
-        try:
-            temporary.write_text(json.dumps(self.recipe.to_json(), indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            reason = error.strerror or str(error)
-            raise UserError(f"the recipe was not saved ({reason})", str(target), "Choose another folder") from None
+        write_recipe(self.recipe, path)
         self.saved_recipe = self.recipe
+        self.recipe_changed.emit(self.recipe)
 
     def load_recipe(self, path: str | os.PathLike[str]) -> None:
         """Read a recipe and make it current, as one undoable step.
@@ -304,18 +313,16 @@ class Session:
             UserError: The file cannot be read or is not a recipe.
         """
         recipe = read_recipe(path)
-        if self.model is not None:
-            known = {layer.name for layer in self.model.layers}
-            strange = [name for name, _ in recipe.overrides if name not in known]
-            if strange:
-                self.notice_posted.emit(
-                    Notice(
-                        "warning",
-                        f"{len(strange)} layers of the recipe are not in this model: {', '.join(strange[:3])}.",
-                    )
-                )
+        self._warn_of_strangers(recipe)
+        self.saved_recipe = recipe
         self.edit("Load recipe", recipe)
-        self.saved_recipe = self.recipe
+
+    def _warn_of_strangers(self, recipe: Recipe) -> None:
+        known = {layer.name for layer in self.model.layers} if self.model else set()
+        strange = [name for name, _ in recipe.overrides if self.model and name not in known]
+        if strange:
+            text = f"{len(strange)} layers of the recipe are not in this model: {', '.join(strange[:3])}"
+            self.notice_posted.emit(Notice("warning", text + (", ..." if len(strange) > 3 else ".")))
 
     # ---- figures at once
 
@@ -331,9 +338,13 @@ class Session:
         known = self.previews.get(layer)
         if scheme.is_float or (known is not None and known.scheme == scheme):
             return
-        self._submit(f"preview {layer}", LayerPreview(self.model.path, layer, scheme), self._on_preview)
+        model = self.model
+        request = LayerPreview(model.path, layer, scheme)
+        self._work.submit(f"preview {layer}", request, lambda job: self._on_preview(model, job))
 
-    def _on_preview(self, job: Job) -> None:
+    def _on_preview(self, model: ModelInfo, job: Job) -> None:
+        if model is not self.model:
+            return  # of a model that was closed meanwhile, which may have had a layer of the same name
         if isinstance(job.value, WeightPreview):
             self.previews[job.value.layer] = job.value
             self.preview_changed.emit(job.value.layer)
@@ -343,7 +354,11 @@ class Session:
     # ---- running
 
     def set_options(self, **values: Any) -> None:
-        """Change run options; figures that depend on them are measured again."""
+        """Change run options; figures that depend on them are measured again.
+
+        Raises:
+            UserError: A number is out of bounds.
+        """
         before = self.options
         self.options = replace(before, **values)
         if self.options == before:
@@ -366,15 +381,25 @@ class Session:
             node, operator, _ = self.model.unsupported[0]
             return f"The model has an operator that cannot run: {operator} ({node})"
         if self.dataset is None:
-            return "Choose a dataset first"
+            return "The data is being opened" if self._work.is_busy("dataset") else "Choose a dataset first"
         if self.running is not None:
             return "A run is in progress"
         return ""
 
     @property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs, in the order they were started."""
+        return self._runs.all
+
+    @property
+    def selected_run(self) -> int | None:
+        """Number of the selected run."""
+        return self._runs.selected
+
+    @property
     def running(self) -> Run | None:
         """The run in progress."""
-        return next((run for run in self.runs if not run.state.is_final), None)
+        return self._runs.running
 
     def run_ptq(self, export_path: str = "") -> Run:
         """Start PTQ with the current recipe and options.
@@ -382,118 +407,81 @@ class Session:
         Raises:
             UserError: There is no model or data, or a run is in progress.
         """
-        if self.run_blocked:
+        if self.run_blocked or self.model is None or self.dataset is None:
             raise UserError(self.run_blocked, "run")
-        model, data = self._need_data()
-        options = self.options
-        request = RunPtq(
-            model.path,
-            data,
-            self.recipe,
-            options.calibration_data,
-            options.calibration_samples,
-            options.eval_samples,
-            options.seed,
-            options.device,
-            export_path,
-            options.measure_latency,
-            options.latency_batch,
-            options.threads,
-        )
-        number = len(self.runs) + 1
-        run = Run(
-            number,
-            f"Run {number}",
-            JobState.QUEUED,
-            None,
-            model.path,
-            data.source,
-            options,
-            time.time(),
-            recipe_hash=self.recipe.sha256(),
-        )
-        self._put_run(run)
-        job = self._engine.submit(
-            request,
-            on_finished=lambda job: self._on_run_finished(number, job),
-            on_partial=lambda value: self._on_run_partial(number, value),
-            on_progress=lambda progress: self._change_run(number, progress=progress),
-            on_state=lambda job: self._change_run(number, state=job.state),
-        )
-        self._run_jobs[number] = job
-        return run
+        return self._runs.start(self._request(export_path), self.model, self.dataset, self.options)
 
-    def _put_run(self, run: Run) -> None:
-        others = tuple(other for other in self.runs if other.id != run.id)
-        self.runs = tuple(sorted((*others, run), key=lambda r: r.id))
-        self.runs_changed.emit(self.runs)
+    def _request(self, export_path: str = "") -> RunPtq:
+        model, data = self._need_data()
+        return self.options.request(model.path, data, self.recipe, export_path)
 
     def run(self, number: int) -> Run:
         """Return a run by its number (KeyError when there is none)."""
-        for run in self.runs:
-            if run.id == number:
-                return run
-        raise KeyError(number)
-
-    def _change_run(self, number: int, **values: Any) -> None:
-        self._put_run(replace(self.run(number), **values))
-
-    def _on_run_partial(self, number: int, value: PtqPartial) -> None:
-        self._change_run(number, result=value.result, phase=value.phase)
-
-    def _on_run_finished(self, number: int, job: Job) -> None:
-        run = self.run(number)
-        result = job.value if isinstance(job.value, RunResult) else run.result
-        error = job.error.sentence() if job.error else ""
-        self._run_jobs.pop(number, None)
-        self._change_run(number, state=job.state, result=result, progress=None, error=error)
-        if job.state is JobState.DONE:
-            self.select_run(number)
-        else:
-            self._tell(job, f"{run.title} stopped")
+        return self._runs.find(number)
 
     def cancel_run(self) -> None:
         """Ask the run in progress to stop; what it has measured is kept."""
-        if self.running is not None:
-            self._engine.cancel(self._run_jobs[self.running.id])
+        self._runs.cancel()
 
     def force_stop_run(self) -> None:
         """End the run's process; the run is marked KILLED and what it has measured is kept."""
-        if self.running is not None:
-            self._engine.force_stop(self._run_jobs[self.running.id])
+        self._runs.force_stop()
 
     def select_run(self, number: int | None) -> None:
-        """Select a run everywhere."""
-        self.selected_run = number
-        self.run_selected.emit(number)
+        """Select a run everywhere (KeyError when there is none of that number)."""
+        self._runs.select(number)
 
     def restore_run(self, number: int) -> None:
         """Make a run's recipe the current one, as one undoable step."""
         run = self.run(number)
-        if run.result is not None:
-            self.edit(f"Restore recipe of {run.title}", run.result.recipe)
+        if run.request is not None:
+            self._warn_of_strangers(run.request.recipe)
+            self.edit(f"Restore recipe of {run.title}", run.request.recipe)
 
     def is_current(self, run: Run) -> bool:
-        """Return whether a run was made with the recipe, model and data that are open now."""
-        return (
-            self.model is not None
-            and run.model == self.model.path
-            and self.data_spec is not None
-            and run.data == self.data_spec.source
-            and run.recipe_hash == self.recipe.sha256()
-        )
+        """Return whether running now would repeat this run: same model, data, recipe and options."""
+        if self.model is None or self.dataset is None:
+            return False
+        return run.answers(self._request(), self.model, self.dataset)
+
+    def as_python(self, number: int | None = None) -> str:
+        """Return a script that gives the numbers of a run, or of what is chosen now.
+
+        Raises:
+            UserError: There is no model or no data.
+        """
+        request = None if number is None else self.run(number).request
+        return python_script(request or self._request())
 
     # ---- plumbing
 
     @property
     def work(self) -> tuple[Job, ...]:
         """Background jobs that are not final."""
-        return tuple(job for job in self._jobs.values() if not job.state.is_final)
+        return self._work.jobs
 
     def cancel_work(self) -> None:
         """Ask all background jobs to stop."""
-        for job in self.work:
-            self._engine.cancel(job)
+        self._work.cancel()
+
+    def force_stop_work(self) -> None:
+        """End the process of the background jobs that were asked to stop and did not."""
+        self._work.force_stop()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Handle what arrives until nothing is on its way any more (scripts and tests).
+
+        Raises:
+            TimeoutError: Something still was after `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while pending := [*self.work, *((job,) if (job := self._running_job) else ())]:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            self._engine.wait(pending[0], left)
+
+    @property
+    def _running_job(self) -> Job | None:
+        return self._runs.job(self.running.id) if self.running else None
 
     def close(self) -> None:
         """Shut the engine down."""
@@ -505,24 +493,6 @@ class Session:
         if self.data_spec is None:
             raise UserError("no data is open", "session", "Choose a dataset first")
         return self.model, self.data_spec
-
-    def _submit(self, slot: str, request: Any, finished: Any, partial: Any = None) -> Job:
-        def on_finished(job: Job) -> None:
-            if self._jobs.get(slot) is job:
-                del self._jobs[slot]
-            finished(job)
-            self.work_changed.emit(self.work)
-
-        job = self._engine.submit(
-            request,
-            slot=slot,
-            on_finished=on_finished,
-            on_partial=partial,
-            on_progress=lambda _progress: self.work_changed.emit(self.work),
-        )
-        self._jobs[slot] = job
-        self.work_changed.emit(self.work)
-        return job
 
     def _tell(self, job: Job, headline: str) -> None:
         """Post what went wrong with a job; a cancelled one is the person's own wish and stays quiet."""
@@ -537,22 +507,3 @@ class Session:
     def _on_process_died(self, process: str, sentence: str) -> None:
         self.log_added.emit(f"{process}: {sentence}")
         self.notice_posted.emit(Notice("warning", sentence))
-
-
-def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe from a JSON file.
-
-    Raises:
-        UserError: The file cannot be read or is not a recipe.
-    """
-    name = os.fspath(path)
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"the file cannot be read ({error.strerror})", name, "Check the path") from None
-    except ValueError:
-        raise UserError("this is not a JSON file", name, "Choose a recipe saved by QStudio") from None
-    try:
-        return Recipe.from_json(data)
-    except UserError as error:
-        raise UserError(error.what, name, error.fix) from None

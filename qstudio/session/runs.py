@@ -1,0 +1,116 @@
+"""The runs of a session: append-only records that fill while the engine works."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from qstudio.core.dataset_types import DatasetInfo
+from qstudio.core.model_info import ModelInfo
+from qstudio.core.results import RunResult
+from qstudio.engine.client import EngineClient, Job
+from qstudio.engine.messages import JobState, PtqPartial, RunPtq
+from qstudio.session.events import Event
+from qstudio.session.options import Run, RunOptions
+
+
+class Runs:
+    """All runs in the order they were started, which one is selected, and the jobs behind those in progress."""
+
+    def __init__(self, engine: EngineClient, tell: Callable[[Job, str], None]) -> None:
+        """`tell` is called with a job that did not end as wished and a headline for it."""
+        self._engine = engine
+        self._tell = tell
+        self._jobs: dict[int, Job] = {}
+        self.all: tuple[Run, ...] = ()
+        self.selected: int | None = None
+        self.changed: Event[tuple[Run, ...]] = Event()
+        self.selection_changed: Event[int | None] = Event()
+
+    @property
+    def running(self) -> Run | None:
+        """The run in progress."""
+        return next((run for run in self.all if not run.state.is_final), None)
+
+    def find(self, number: int) -> Run:
+        """Return a run by its number (KeyError when there is none)."""
+        for run in self.all:
+            if run.id == number:
+                return run
+        raise KeyError(number)
+
+    def start(self, request: RunPtq, model: ModelInfo, dataset: DatasetInfo, options: RunOptions) -> Run:
+        """Record a run and ask the engine for it."""
+        number = len(self.all) + 1
+        run = Run(
+            id=number,
+            title=f"Run {number}",
+            state=JobState.QUEUED,
+            result=None,
+            model=request.model,
+            data=request.data.source,
+            options=options,
+            started=time.time(),
+            recipe_hash=request.recipe.sha256(),
+            model_sha256=model.sha256,
+            data_sha256=dataset.sha256,
+            request=request,
+        )
+        self.all = (*self.all, run)
+        self.changed.emit(self.all)
+        self._jobs[number] = self._engine.submit(
+            request,
+            on_finished=lambda job: self._finish(number, job),
+            on_partial=lambda value: self._add_partial(number, value),
+            on_progress=lambda progress: self._change(number, progress=progress),
+            on_state=lambda job: self._follow(number, job),
+        )
+        return self.find(number)
+
+    def job(self, number: int) -> Job | None:
+        """Return the job behind a run in progress; None once it is final."""
+        return self._jobs.get(number)
+
+    def cancel(self) -> None:
+        """Ask the run in progress to stop; what it has measured is kept."""
+        for job in tuple(self._jobs.values()):
+            self._engine.cancel(job)
+
+    def force_stop(self) -> None:
+        """End the process of the run in progress; what it has measured is kept."""
+        for job in tuple(self._jobs.values()):
+            self._engine.force_stop(job)
+
+    def select(self, number: int | None) -> None:
+        """Select a run everywhere (KeyError when there is none)."""
+        self.selected = None if number is None else self.find(number).id
+        self.selection_changed.emit(self.selected)
+
+    def _change(self, number: int, **values: Any) -> None:
+        self.all = tuple(replace(run, **values) if run.id == number else run for run in self.all)
+        self.changed.emit(self.all)
+
+    def _follow(self, number: int, job: Job) -> None:
+        if not job.state.is_final:  # the final state comes with the result, in one change
+            self._change(number, state=job.state)
+
+    def _add_partial(self, number: int, value: PtqPartial) -> None:
+        self._change(number, result=value.result, phase=value.phase)
+
+    def _finish(self, number: int, job: Job) -> None:
+        run = self.find(number)
+        result = job.value if isinstance(job.value, RunResult) else run.result
+        self._jobs.pop(number, None)
+        self._change(
+            number,
+            state=job.state,
+            result=result,
+            progress=None,
+            error=job.error.sentence() if job.error else "",
+        )
+        if job.state is JobState.DONE:
+            self.select(number)
+        else:
+            self._tell(job, f"{run.title} stopped")

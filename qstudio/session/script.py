@@ -1,0 +1,55 @@
+""" "Copy as Python": a script that gives a run's numbers."""
+
+from __future__ import annotations
+
+import os
+import pprint
+from dataclasses import fields
+
+from qstudio.engine.messages import DataSpec, RunPtq
+
+
+def python_script(request: RunPtq) -> str:
+    """Return a script for a fresh Python with QStudio installed; every option that changes a number is spelled out."""
+    recipe = pprint.pformat(request.recipe.to_json(), width=100, sort_dicts=False)
+    options = {
+        "calibration_samples": request.calibration_samples,
+        "eval_samples": request.eval_samples,
+        "seed": request.seed,
+        "device": request.device,
+        "export_path": request.export_path,
+        "measure_latency": request.measure_latency,
+        "latency_batch": request.latency_batch,
+        "threads": request.threads,
+    }
+    arguments = [
+        repr(_full(request.model)),
+        _data(request.data),
+        "recipe",
+        *([f"calibration_data={_data(request.calibration_data)}"] if request.calibration_data else []),
+        *(f"{name}={value!r}" for name, value in options.items()),
+    ]
+    lines = "".join(f"    {argument},\n" for argument in arguments)
+    return (
+        '"""Made by QStudio: quantizes, measures and prints one run."""\n\n'
+        "import qstudio\n\n"
+        f"recipe = qstudio.Recipe.from_json(\n{_indent(recipe)}\n)\n"
+        f"result = qstudio.quantize(\n{lines})\n"
+        'for name in ("float", "simulated", "exported", "parity", "size_bytes", "latency_ms"):\n'
+        "    print(name, getattr(result, name))\n"
+    )
+
+
+def _data(spec: DataSpec) -> str:
+    given = [(f.name, getattr(spec, f.name)) for f in fields(spec) if f.name != "source"]
+    parts = [repr(_full(spec.source)), *(f"{name}={value!r}" for name, value in given if value is not None)]
+    return f"qstudio.DataSpec({', '.join(parts)})"
+
+
+def _full(path: str) -> str:
+    """Return a path that holds from any folder; names of built-in data stay as they are."""
+    return os.path.abspath(path) if os.path.exists(path) else path
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
