@@ -12,6 +12,7 @@ from onnx import inliner, numpy_helper
 from qstudio.core.errors import UserError
 from qstudio.graph.constants import constants_to_initializers, fold_constants, remove_unused_initializers
 from qstudio.graph.fold import fold_batchnorm as fold_batchnorm_nodes
+from qstudio.graph.fold_bias import fold_added_bias
 from qstudio.graph.opset import opset_of, raise_opset
 from qstudio.graph.shapes import infer_tensors
 from qstudio.graph.structure import needed_names, sorted_nodes
@@ -39,8 +40,8 @@ def prepare(proto: onnx.ModelProto, *, fold_batchnorm: bool = True) -> Prepared:
 
     In this order: local functions inlined, operator set raised to 13, Constant nodes made initializers, initializers
     taken out of the graph inputs, nodes put in order and named, constant subexpressions and renaming Identities folded,
-    ReduceMean over the spatial axes made a GlobalAveragePool (integer kernels exist for that only), BatchNormalization
-    folded. Every other node and name stays. Outputs equal the original's up to rounding.
+    ReduceMean over the spatial axes made a GlobalAveragePool (integer kernels exist for that only), constants added
+    to a Conv's or MatMul's output made its bias, BatchNormalization folded. Every other node and name stays. Outputs equal the original's up to rounding.
 
     Args:
         proto: The model; it is not changed.
@@ -81,12 +82,14 @@ def prepare(proto: onnx.ModelProto, *, fold_batchnorm: bool = True) -> Prepared:
     pooled = _mean_to_pool(model)
     if pooled:
         notes.append(f"ReduceMean over height and width became GlobalAveragePool: {', '.join(pooled)}")
+    biases = fold_added_bias(model)
+    notes.extend(biases)
     folded: tuple[tuple[str, str], ...] = ()
     if fold_batchnorm:
         folded, stayed = fold_batchnorm_nodes(graph)
         notes.extend(stayed)
     remove_unused_initializers(graph, read_before | set(gone))
-    if gone or pooled or folded:
+    if gone or pooled or biases or folded:
         _forget_stale_shapes(graph)
     return Prepared(model, folded, tuple(notes))
 
@@ -106,7 +109,7 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _drop_initializers_from_inputs(model: onnx.ModelProto) -> None:
-    """Take initializers out of the inputs, which old files (IR below 4) require and which keeps them from being constant."""
+    """Take initializers out of the inputs, where old files (IR below 4) list them and where they are not constant."""
     constants = {t.name for t in model.graph.initializer}
     kept = [i for i in model.graph.input if i.name not in constants]
     if len(kept) < len(model.graph.input):
