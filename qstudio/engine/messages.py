@@ -219,7 +219,8 @@ class Submit:
     """Parent to child: do this."""
 
     job: int
-    request: Any
+    request: bytes
+    """The request, pickled on its own, so that one that cannot be read fails alone."""
 
 
 @dataclass(frozen=True)
@@ -236,11 +237,11 @@ class Shutdown:
 
 @dataclass(frozen=True)
 class Ready:
-    """Child to parent: imports are done."""
+    """Child to parent: the process listens."""
 
     pid: int
     modules: tuple[str, ...] = ()
-    """Of torch, onnxruntime, PySide6: those that are loaded (for the run-time test)."""
+    """Of torch, onnx, onnxruntime, PySide6: those that are loaded."""
 
 
 @dataclass(frozen=True)
