@@ -1,4 +1,4 @@
-""" "Copy as Python": a script that gives a run's numbers."""
+"""Copy as Python: a script that gives the numbers of a run."""
 
 from __future__ import annotations
 
