@@ -80,9 +80,6 @@ def test_choosing_a_calibration_takes_the_clip_away(session: Session) -> None:
     session.set_layers("MSE", ("conv1",), activation_calibration="mse")
     settings = session.settings("conv1")
     assert (settings.activation_calibration, settings.activation_clip) == ("mse", None)
-        "mse",
-        None,
-    )
 
 
 def test_nothing_is_told_when_nothing_changes(session: Session) -> None:
