@@ -1,0 +1,164 @@
+"""Measure latency: wall time of one inference, float and exported model in turns."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from qstudio.backends.optimized import optimized_graph, speed_notes
+from qstudio.backends.ort import Model, input_dtype, make_session
+from qstudio.backends.processor import processor
+from qstudio.core.context import JobContext, SilentContext
+from qstudio.core.errors import UserError
+from qstudio.core.results import Latency, LatencyPair
+
+RUNS, WARMUP = 50, 10
+
+_TURN_SECONDS = 0.02
+"""Each model runs this long before the other has its turn, so that a slow moment of the machine meets both."""
+_SMALL_MS = 0.5
+_DYNAMIC_SIZE = 1
+
+
+def measure_latency(
+    model: Model,
+    batch: int = 1,
+    threads: int = 1,
+    runs: int = RUNS,
+    warmup: int = WARMUP,
+    ctx: JobContext | None = None,
+) -> Latency:
+    """Return the latency of one model on random data of its input's shape.
+
+    Args:
+        model: Path, bytes or ModelProto.
+        batch: Samples per run; a model with a fixed batch is timed at its own.
+        threads: Intra-op threads.
+        runs: Timed runs.
+        warmup: Runs before them that do not count.
+        ctx: To report progress to and to be cancelled by.
+
+    Raises:
+        UserError: The model does not load or run, or a number is not positive.
+    """
+    return _measure([model], batch, threads, runs, warmup, ctx)[0]
+
+
+def measure_pair(
+    float_model: Model,
+    exported_model: Model,
+    batch: int = 1,
+    threads: int = 1,
+    runs: int = RUNS,
+    warmup: int = WARMUP,
+    ctx: JobContext | None = None,
+) -> LatencyPair:
+    """Return the latencies of a float model and its export, run in turns, with the reasons if the export is not faster.
+
+    Arguments and errors as for `measure_latency`.
+    """
+    original, exported = _measure([float_model, exported_model], batch, threads, runs, warmup, ctx)
+    name, instructions = processor()
+    notes: tuple[str, ...] = ()
+    # Below this the export is clearly faster and nothing needs explaining.
+    if exported.median > 0.9 * original.median:
+        notes = (_verdict(original, exported), *speed_notes(optimized_graph(exported_model), instructions))
+        if original.median < _SMALL_MS:
+            notes += (
+                f"The whole model takes {original.median:.2f} ms: calling each layer costs about as much as its "
+                "arithmetic, which is all that integers make faster",
+            )
+    return LatencyPair(original, exported, name, instructions, notes)
+
+
+def _verdict(original: Latency, exported: Latency) -> str:
+    ratio = exported.median / original.median
+    if ratio <= 1.1:
+        return f"The exported model is about as fast as float here ({ratio:.2f} of its time)"
+    return f"The exported model is slower than float here ({ratio:.2f} times its time)"
+
+
+def _measure(
+    models: list[Model], batch: int, threads: int, runs: int, warmup: int, ctx: JobContext | None
+) -> list[Latency]:
+    for word, number, least in (("batch", batch, 1), ("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
+        if number < least:
+            raise UserError(f"{word} is {number}", "benchmark", f"Choose {least} or more")
+    ctx = ctx or SilentContext()
+    sessions = [make_session(model, threads=threads) for model in models]
+    feeds = [random_feed(session, batch) for session in sessions]
+    for session, feed in zip(sessions, feeds, strict=True):
+        for _ in range(warmup):
+            ctx.check()
+            _timed(session, feed)
+    times: list[list[float]] = [[] for _ in sessions]
+    while any(len(column) < runs for column in times):
+        for session, feed, column in zip(sessions, feeds, times, strict=True):
+            end = time.perf_counter() + _TURN_SECONDS
+            while len(column) < runs:
+                column.append(_timed(session, feed))
+                if time.perf_counter() >= end:
+                    break
+        ctx.report(sum(map(len, times)), runs * len(times), "timing")
+    found = []
+    for feed, column in zip(feeds, times, strict=True):
+        p10, median, p90 = (float(value) for value in np.percentile(column, (10, 50, 90)))
+        size = len(next(iter(feed.values())))
+        found.append(Latency(median, p10, p90, threads, size, len(column), warmup))
+    return found
+
+
+def _timed(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray]) -> float:
+    start = time.perf_counter()
+    try:
+        session.run(None, feed)
+    except Exception as error:
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the model cannot run on {shapes} ({reason})", "benchmark", "Check its inputs") from error
+    return (time.perf_counter() - start) * 1e3
+
+
+def random_feed(session: onnxruntime.InferenceSession, batch: int) -> dict[str, np.ndarray]:
+    """Return data for all inputs: normally distributed floats, zeros for integers; dynamic axes other than the first 1.
+
+    Raises:
+        UserError: An input is not a tensor of numbers.
+    """
+    generator = np.random.default_rng(0)
+    feed: dict[str, np.ndarray] = {}
+    for value in session.get_inputs():
+        shape = [size if isinstance(size, int) else _DYNAMIC_SIZE for size in value.shape]
+        if shape and not isinstance(value.shape[0], int):
+            shape[0] = batch
+        dtype = input_dtype(value.type)
+        if np.issubdtype(dtype, np.floating):
+            feed[value.name] = generator.standard_normal(shape).astype(dtype)
+        else:
+            feed[value.name] = np.zeros(shape, dtype)
+    return feed
+
+
+def file_size_bytes(path: str | Path) -> int:
+    """Return the bytes of a model on disk, external data included.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    path = Path(path)
+    try:
+        total = path.stat().st_size
+        proto = onnx.load(str(path), load_external_data=False)
+        places = {
+            entry.value
+            for tensor in proto.graph.initializer
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+        return int(total + sum((path.parent / place).stat().st_size for place in places))
+    except OSError as error:
+        raise UserError(f"the file cannot be read ({error.strerror or error})", str(path)) from error
