@@ -34,3 +34,6 @@ class SiteStatistics:
     """Largest magnitudes first, at most 8."""
     samples: int = 0
     """Samples seen; 0 for weights."""
+    channel_counts: NDArray[np.int32] | None = None
+    """[C, 128] values of each channel between its channel_min and channel_max, exact zeros left out; None for
+    activations, which are never quantized per channel. See `qstudio.core.channel_error`."""
