@@ -107,7 +107,7 @@ class InlineEngine:
         """There is no process that could be gone; nothing is done."""
 
     def dispatch(self) -> int:
-        """Run what is queued, at least one job if there is one, with its callbacks; return how many calls there were."""
+        """Run what is queued, at least one job if there is one, with its callbacks; return the number of calls."""
         return self._desk.dispatch()
 
     def set_wake(self, wake: Callable[[], None] | None) -> None:
