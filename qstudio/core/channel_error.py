@@ -42,7 +42,7 @@ class ChannelHistograms:
     @property
     def maximum(self) -> NDArray[np.float64]:
         """[C] largest values."""
-        return self.low + self.width * self.counts.shape[1]
+        return np.asarray(self.low + self.width * self.counts.shape[1])
 
     def merged(self, cells: int) -> ChannelHistograms:
         """Return the histograms with bins merged in pairs until there are at most `cells` (at least 8 a channel)."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qstudio.core.channel_error import count_channels
 from qstudio.core.histogram import BINS, EMPTY, Histogram, cover, histogram_of
 from qstudio.core.model_info import LayerInfo, SiteInfo
 from qstudio.core.statistics import Outlier, SiteStatistics
@@ -227,7 +228,7 @@ def weight_statistics(site: SiteInfo, values: np.ndarray) -> SiteStatistics:
     )
     if not rows.shape[1]:
         rows = np.zeros((max(len(rows), 1), 1), np.float32)
-    return SiteStatistics(site.id, histogram, rows.min(1), rows.max(1), outliers, 0)
+    return SiteStatistics(site.id, histogram, rows.min(1), rows.max(1), outliers, 0, count_channels(rows))
 
 
 def activation_sites(layers: Sequence[LayerInfo]) -> tuple[SiteInfo, ...]:
