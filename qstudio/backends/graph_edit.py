@@ -21,6 +21,7 @@ class GraphEdit:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.graph = model.graph
+        self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
         self.initializers = {t.name: t for t in self.graph.initializer}
         self.inputs = [i.name for i in self.graph.input if i.name not in self.initializers]
         self.outputs = {o.name for o in self.graph.output}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class OptimizedGraph:
 def optimized_graph(model: Model) -> OptimizedGraph:
     """Return what onnxruntime's default optimisation leaves of a model, found by having it write the graph down.
 
+    Names are those of the nodes in `model`, without what onnxruntime adds to them ("conv1_token_4").
+
     Raises:
         UserError: onnxruntime does not take the model.
     """
@@ -50,6 +53,10 @@ def optimized_graph(model: Model) -> OptimizedGraph:
         make_session(model, optimized_path=path)
         proto = onnx.load(path)
     return _described(proto)
+
+
+def _own_name(name: str) -> str:
+    return re.sub(r"(_token_\d+|_nchwc|_nhwc)+$", "", name)
 
 
 def _described(proto: onnx.ModelProto) -> OptimizedGraph:
@@ -70,15 +77,15 @@ def _described(proto: onnx.ModelProto) -> OptimizedGraph:
         reads = [producer[name] for name in node.input if name in producer]
         writes = [n for name in node.output for n in consumers.get(name, [])]
         if node.op_type in _CONVERSIONS:
-            (unpacked if node.input[0] in constants else conversions).append(node.name)
+            (unpacked if node.input[0] in constants else conversions).append(_own_name(node.name))
         elif node.op_type.startswith(_INTEGER_PREFIXES):
-            integer.append(node.name)
+            integer.append(_own_name(node.name))
             if node.op_type == "QLinearConv" and _is_uneven_depthwise(node, constants):
-                uneven.append(node.name)
+                uneven.append(_own_name(node.name))
         elif node.op_type in _HEAVY:
-            layers.append((node.name, node.op_type))
+            layers.append((_own_name(node.name), node.op_type))
         elif any(n.op_type == "DequantizeLinear" for n in reads) and any(n.op_type == "QuantizeLinear" for n in writes):
-            between.append((node.name, node.op_type))
+            between.append((_own_name(node.name), node.op_type))
     counted = Counter(node.op_type for node in graph.node).most_common()
     return OptimizedGraph(
         tuple(counted),
@@ -126,7 +133,7 @@ def speed_notes(graph: OptimizedGraph, instructions: tuple[str, ...]) -> tuple[s
         notes.append(f"{len(names)} QuantizeLinear and DequantizeLinear nodes were not fused: {_listed(names)}")
     if graph.constant_conversions:
         names = tuple((name, "") for name in graph.constant_conversions)
-        notes.append(f"{len(names)} weights are unpacked to float in every run: {_listed(names)}")
+        notes.append(f"{len(names)} weights and biases are unpacked to float in every run: {_listed(names)}")
     if graph.uneven_depthwise:
         names = tuple((name, "") for name in graph.uneven_depthwise)
         notes.append(

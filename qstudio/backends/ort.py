@@ -97,9 +97,9 @@ def run_batches(
     """
     first = session.get_inputs()[0]
     if len(session.get_inputs()) != 1:
-        names = ", ".join(i.name for i in session.get_inputs())
+        listed = ", ".join(i.name for i in session.get_inputs())
         raise UserError(
-            f"the model has {len(session.get_inputs())} inputs ({names})", "data", "Choose a one-input model"
+            f"the model has {len(session.get_inputs())} inputs ({listed})", "data", "Choose a one-input model"
         )
     dtype = input_dtype(first.type)
     fixed = first.shape[0] if first.shape and isinstance(first.shape[0], int) else 0
@@ -139,9 +139,9 @@ def input_dtype(onnxruntime_type: str) -> np.dtype[Any]:
     Raises:
         UserError: The input is not a tensor of numbers.
     """
-    names = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool"}
+    numpy_names = {"float": "float32", "double": "float64"}
     match = re.fullmatch(r"tensor\((\w+)\)", onnxruntime_type)
-    kind = names.get(match.group(1), match.group(1)) if match else ""
+    kind = numpy_names.get(match.group(1), match.group(1)) if match else ""
     try:
         return np.dtype(kind) if kind else np.dtype("O")
     except TypeError:

@@ -33,15 +33,14 @@ def processor() -> tuple[str, tuple[str, ...]]:
     family = "arm" if "arm" in machine or "aarch" in machine else machine
     family = "x86" if machine in ("x86_64", "amd64", "i386", "i686") else family
     system = platform.system()
+    name = ""
+    found: list[str] = []
     if system == "Linux":
         name, found = read_cpuinfo(_text("/proc/cpuinfo"))
     elif system == "Darwin":
         name, found = _sysctl("machdep.cpu.brand_string"), [f for key, f in _APPLE_FLAGS.items() if _sysctl(key) == "1"]
     elif system == "Windows":
         name, found = _windows()
-    else:
-        name = ""
-    found: list[str] = []
     return name or platform.processor() or machine or "unknown processor", (family, *found)
 
 

@@ -7,7 +7,6 @@ QuantizeLinear and DequantizeLinear, biases as int32 with DequantizeLinear. Ever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from qstudio.backends.activation_pairs import Constants, add_constants, dequantized_name, quantize_activation
 from qstudio.backends.bias import adjust_weight_scale, bias_encoding, takes_int32_bias
 from qstudio.backends.graph_edit import GraphEdit
-from qstudio.backends.storage import Storage, activation_storage, weight_storage
+from qstudio.backends.storage import Storage, activation_storage, as_stored, weight_storage
 from qstudio.core.affine import Encoding, quantize
-from qstudio.core.model_info import LayerInfo, SiteInfo
+from qstudio.core.model_info import LayerInfo
 
 MICROSOFT = "com.microsoft"
 """Domain of onnxruntime's own Q/DQ, which knows 16-bit, 4-bit and blocks below opset 21."""
@@ -40,9 +40,10 @@ def export_qdq(
 ) -> onnx.ModelProto:
     """Return a copy of `prepared` in which the given sites are quantized.
 
-    Activations up to 8 bits are stored as u8 (asymmetric) or i8 (symmetric), above as u16 or i16. Where a width does
-    not fill its type, the codes are cut to [qmin, qmax] by a Clip on the codes, between QuantizeLinear and
-    DequantizeLinear, so that integer kernels are still found. Weights up to 8 bits are stored as i8, above as i16.
+    Activations up to 8 bits are stored as u8 (symmetric ones moved by 128: the same numbers, and the only type that
+    onnxruntime's x86 kernels take), above as u16 or i16. Where a width does not fill its type, the codes are cut to
+    [qmin, qmax] by a Clip on the codes, between QuantizeLinear and DequantizeLinear, so that integer kernels are still
+    found. Weights up to 8 bits are stored as i8, above as i16.
 
     Args:
         prepared: Float model with BatchNormalization folded and opset 13 or newer; not changed.
@@ -62,11 +63,10 @@ def export_qdq(
     model, domain = _with_opset(model, needed_opset(activations.values(), weights.values(), packed), raise_opset)
     edit = GraphEdit(model)
     inputs = layer_inputs(model, layers)
-    names: dict[str, _Names] = {}
     done: set[str] = set()
     for layer in layers:
         if layer.activation is not None and layer.activation.id in activations:
-            _quantize_activation(edit, layer.activation, activations[layer.activation.id], domain, names)
+            quantize_activation(edit, layer.activation, activations[layer.activation.id], domain)
     for layer in layers:
         weight = layer.weight
         if weight is not None and weight.id in weights and weight.id not in done:
@@ -83,7 +83,7 @@ def export_qdq(
 def needed_opset(activations: Iterable[Encoding], weights: Iterable[Encoding], packed: bool = False) -> int:
     """Return the lowest opset whose QuantizeLinear and DequantizeLinear know all the types and blocks asked for."""
     needed = [13]
-    needed += [activation_storage(encoding).opset for encoding in activations]
+    needed += [activation_storage(as_stored(encoding, False)).opset for encoding in activations]
     for encoding in weights:
         needed.append(21 if encoding.scale.ndim == 2 else weight_storage(encoding, packed).opset)
         needed.append(weight_storage(encoding, packed).opset)
@@ -151,21 +151,6 @@ def bias_encodings(
     return found
 
 
-def dequantized_name(tensor: str) -> str:
-    """Return the name under which the export offers the rounded values of an inner activation tensor."""
-    return f"{tensor}_DequantizeLinear_Output"
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Constants that all Q and DQ of one site share."""
-
-    scale: str
-    zero_point: str
-    low: str = ""
-    high: str = ""
-
-
 def _replace_values(model: onnx.ModelProto, values: Mapping[str, NDArray[np.floating]]) -> None:
     for tensor in model.graph.initializer:
         if tensor.name in values:
@@ -189,66 +174,13 @@ def _with_opset(
     return raised, ""
 
 
-def _quantize_activation(
-    edit: GraphEdit, site: SiteInfo, encoding: Encoding, domain: str, names: dict[str, _Names]
-) -> None:
-    storage = activation_storage(encoding)
-    shared = names[site.id] = _add_constants(edit, site.id, encoding, storage)
-    # Only 8-bit types have kernels for MaxPool, Reshape and the like; elsewhere a second Q/DQ would only cost time.
-    carried = site.members if storage.bits == 8 else site.quantized_at
-    for tensor in carried or (site.id,):
-        cut = tensor in site.quantized_at and not storage.is_filled_by(encoding)
-        _insert_pair(edit, tensor, shared, domain, encoding if cut else None, storage)
-
-
-def _add_constants(edit: GraphEdit, name: str, encoding: Encoding, storage: Storage) -> _Names:
-    scale = edit.add_initializer(f"{name}_scale", np.asarray(encoding.scale, np.float32))
-    zero_point = edit.add_initializer(f"{name}_zero_point", np.asarray(encoding.zero_point).astype(storage.numpy))
-    return _Names(scale, zero_point)
-
-
-def _insert_pair(
-    edit: GraphEdit, tensor: str, shared: _Names, domain: str, cut: Encoding | None, storage: Storage
-) -> None:
-    """Put Q and DQ behind a tensor; `cut` limits the codes to its [qmin, qmax] where the type is wider."""
-    source = tensor
-    if tensor in edit.outputs and tensor in edit.producers:
-        source = edit.fresh(f"{tensor}_QuantizeLinear_Input")
-        edit.rename_output(tensor, source)
-        target = tensor
-    else:
-        target = edit.fresh(dequantized_name(tensor))
-        edit.rewire(tensor, target)
-    nodes = []
-    read = source
-    if cut is not None and storage.bits == 16:
-        # Clip knows no 16-bit codes. The float range is exact: the edges are whole steps.
-        low = edit.add_initializer(f"{tensor}_clip_low", np.asarray(cut.low, np.float32))
-        high = edit.add_initializer(f"{tensor}_clip_high", np.asarray(cut.high, np.float32))
-        read = edit.fresh(f"{tensor}_Clip_Output")
-        nodes.append(helper.make_node("Clip", [source, low, high], [read], edit.fresh(f"{tensor}_Clip")))
-    codes = edit.fresh(f"{tensor}_QuantizeLinear_Output")
-    constants = [shared.scale, shared.zero_point]
-    name = edit.fresh(f"{tensor}_QuantizeLinear")
-    nodes.append(helper.make_node("QuantizeLinear", [read, *constants], [codes], name, domain=domain))
-    if cut is not None and storage.bits == 8:
-        low = edit.add_initializer(f"{tensor}_clip_low", np.asarray(cut.qmin, storage.numpy))
-        high = edit.add_initializer(f"{tensor}_clip_high", np.asarray(cut.qmax, storage.numpy))
-        kept = edit.fresh(f"{tensor}_Clip_Output")
-        nodes.append(helper.make_node("Clip", [codes, low, high], [kept], edit.fresh(f"{tensor}_Clip")))
-        codes = kept
-    name = edit.fresh(f"{tensor}_DequantizeLinear")
-    nodes.append(helper.make_node("DequantizeLinear", [codes, *constants], [target], name, domain=domain))
-    edit.add_behind(source, nodes)
-
-
 def _quantize_weight(edit: GraphEdit, weight: str, encoding: Encoding, domain: str, packed: bool) -> None:
     values = edit.constant(weight)
     codes = quantize(values, encoding)
     storage = weight_storage(encoding, packed)
     target = edit.fresh(dequantized_name(weight))
     name = edit.fresh(f"{weight}_DequantizeLinear")
-    shared = _add_constants(edit, weight, encoding, storage)
+    shared = add_constants(edit, weight, encoding, storage)
     if encoding.scale.ndim < 2:
         integer = edit.add_initializer(f"{weight}_quantized", codes.astype(storage.numpy))
         axis: dict[str, Any] = {} if encoding.axis is None or encoding.scale.ndim == 0 else {"axis": encoding.axis}
@@ -270,7 +202,7 @@ def _add_blocked(
     domain: str,
     target: str,
     name: str,
-    shared: _Names,
+    shared: Constants,
 ) -> None:
     """Add a blocked DequantizeLinear on the [C, K] matrix of a weight, then give it the weight's shape back."""
     axis = encoding.axis or 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -43,15 +43,35 @@ INT16 = Storage(TensorProto.INT16, -32768, 32767, 21, 16)
 INT4 = Storage(TensorProto.INT4, -8, 7, 21, 4)
 
 
-def activation_storage(encoding: Encoding) -> Storage:
-    """Return the type for an activation's codes: u8 or i8 up to 8 bits, u16 or i16 above.
+def as_stored(encoding: Encoding, never_negative: bool) -> Encoding:
+    """Return an activation's encoding with signed codes of up to 8 bits moved into 0..255; the numbers stay the same.
 
-    Widths below 8 bits live in the 8-bit types, because onnxruntime has integer kernels for these only.
+    s (q - z) = s ((q + 128) - (z + 128)). onnxruntime's x86 kernels for Conv and Gemm take u8 activations only, and
+    input and output have to be of one type. Where values cannot be negative (after Relu) the codes from 0 up are kept
+    as they are: with z = 0 QuantizeLinear does what the Relu before it does, and onnxruntime drops the Relu.
+
+    Args:
+        encoding: Per tensor.
+        never_negative: Whether the tensor holds no negative values.
+    """
+    if not (INT8.holds(encoding) and encoding.qmin < 0):
+        return encoding
+    zero_point = int(encoding.zero_point)
+    if never_negative and zero_point == 0:
+        return replace(encoding, qmin=0)
+    shifted = np.asarray(zero_point + 128, np.int32)
+    return replace(encoding, zero_point=shifted, qmin=encoding.qmin + 128, qmax=encoding.qmax + 128)
+
+
+def activation_storage(encoding: Encoding) -> Storage:
+    """Return the type for an activation's codes, already through `as_stored`: u8 up to 8 bits, u16 or i16 above.
+
+    Widths below 8 bits live in u8 too, because onnxruntime has integer kernels for 8-bit types only.
 
     Raises:
         UserError: The codes need more than 16 bits.
     """
-    return _first((UINT8, INT8, UINT16, INT16), encoding)
+    return _first((UINT8, UINT16, INT16), encoding)
 
 
 def weight_storage(encoding: Encoding, packed: bool) -> Storage:
