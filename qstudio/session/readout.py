@@ -58,6 +58,8 @@ class Readout:
     """The same scheme applied to the real values; None until the engine has answered, and for activations."""
     note: str = ""
     """What is special about the range, in words."""
+    fixed: bool = False
+    """Whether mathematics fixes the range, so that it cannot be dragged."""
 
     @property
     def per_channel(self) -> bool:
@@ -98,20 +100,6 @@ class CalibratorReadout:
     error: RangeError | None
     """None where it cannot be estimated; `reason` says why."""
     reason: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class ErrorCurve:
-    """Error as one edge of the range moves and the other stays (or mirrors it, for symmetric schemes)."""
-
-    edge: Edge
-    clip: NDArray[np.float64]
-    """[K] positions of the moving edge."""
-    rounding: NDArray[np.float64]
-    clipping: NDArray[np.float64]
-    """[K] mean squared errors."""
-    signal: float
-    """Mean square of the tensor."""
 
 
 # ---- from a session
@@ -175,7 +163,7 @@ def read(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme, preview: We
     fixed = _fixed_encoding(site, applied)
     if fixed is not None:
         error = range_error(statistics.histogram, float(fixed.scale), int(fixed.zero_point), fixed.qmin, fixed.qmax)
-        return Readout(side, applied, statistics, (error.low, error.high), fixed, error, exact, note)
+        return Readout(side, applied, statistics, (error.low, error.high), fixed, error, exact, note, True)
     if applied.granularity.kind == "tensor":
         low, high = _tensor_range(statistics, applied)
         encoding = encode(applied, low, high, None)
@@ -268,135 +256,3 @@ def compare(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme) -> tuple
     return tuple(rows)
 
 
-def error_curve(readout: Readout, edge: Edge, points: int = 48) -> ErrorCurve:
-    """Return the error for positions of one edge, from 2 % of its reach to the end of the data (or the edge itself).
-
-    Args:
-        readout: The site as it stands; its other edge stays where it is.
-        edge: Which edge moves.
-        points: Positions on the curve.
-    """
-    histogram, scheme = readout.statistics.histogram, readout.scheme
-    low, high = readout.clip
-    if scheme.symmetric:
-        reach = max(-histogram.minimum, histogram.maximum, -low, high)
-    else:
-        reach = max(histogram.maximum, high) if edge == "high" else max(-histogram.minimum, -low)
-    moving = reach * np.linspace(0.02, 1.0, points)
-    if scheme.symmetric:
-        lows, highs = -moving, moving
-    elif edge == "high":
-        lows, highs = np.full(points, low), moving
-    else:
-        lows, highs = -moving, np.full(points, high)
-    count = max(histogram.count, 1)
-    if readout.per_channel:
-        rounding, clipping = _channel_curve(readout, lows, highs)
-    else:
-        qmin, qmax = integer_range(scheme)
-        scale, zero = scale_zero_point(lows, highs, qmin, qmax, scheme.symmetric)
-        rounding, clipping = squared_errors(
-            _compact(histogram), scale.astype(np.float64), zero.astype(np.float64), qmin, qmax
-        )
-    positions = -moving if edge == "low" else moving
-    return ErrorCurve(edge, positions, rounding / count, clipping / count, histogram.total_square / count)
-
-
-def _channel_curve(readout: Readout, lows: NDArray[np.float64], highs: NDArray[np.float64]) -> Ends:
-    histograms = channels_of(readout.statistics).merged(196_608 // len(lows))
-    sums = [
-        channel_squared_errors(histograms, readout.scheme, *capped(histograms, (float(low), float(high))))
-        for low, high in zip(lows, highs, strict=True)
-    ]
-    return np.array([r.sum() for r, _ in sums]), np.array([c.sum() for _, c in sums])
-
-
-def _compact(histogram: Histogram, bins: int = 512) -> Histogram:
-    step = len(histogram.counts) // bins
-    return replace(histogram, counts=histogram.counts.reshape(bins, step).sum(axis=1), width=histogram.width * step)
-
-
-def quantized_counts(readout: Readout) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """Return ([M] values, [M] counts) after quantization, None while not known (scales per channel, no preview yet).
-
-    Exact values of a weight come from its preview; otherwise the histogram's bins are mapped to their codes.
-    """
-    source = readout.statistics.histogram
-    if readout.exact is not None:
-        source = readout.exact.quantized
-        values, counts = source.centres, source.counts
-    elif readout.per_channel:
-        return None
-    else:
-        encoding = readout.encoding
-        scale, zero = float(encoding.scale), int(encoding.zero_point)
-        codes = np.clip(np.rint(source.centres / scale) + zero, encoding.qmin, encoding.qmax).astype(np.int64)
-        counts = np.bincount(codes - encoding.qmin, source.counts, encoding.levels).astype(np.int64)
-        values = readout.levels if readout.levels is not None else source.centres
-    used = np.flatnonzero(counts)
-    values, counts = values[used], counts[used].astype(np.int64)
-    if source.zeros:
-        values, counts = np.append(values, 0.0), np.append(counts, source.zeros)
-    return values, counts
-
-
-def channel_sqnr(readout: Readout) -> NDArray[np.float64] | None:
-    """Return [C] SQNR of each channel in dB, exact where known; None without histograms of the channels."""
-    if readout.exact is not None:
-        return readout.exact.channel_sqnr_db
-    statistics = readout.statistics
-    if statistics.channel_counts is None:
-        return None
-    histograms = channels_of(statistics)
-    if readout.per_channel:
-        ends = _channel_ranges(statistics, readout.scheme) or capped(histograms, None)
-    else:
-        shape = histograms.low.shape
-        ends = np.full(shape, readout.clip[0]), np.full(shape, readout.clip[1])
-    return channel_sqnr_db(histograms, readout.scheme, *ends)
-
-
-# ---- what is worth keeping: searches, by statistics and scheme
-
-_tensor_ranges: WeakKeyDictionary[SiteStatistics, dict[Scheme, tuple[float, float]]] = WeakKeyDictionary()
-_ranges: WeakKeyDictionary[SiteStatistics, dict[Scheme, Ends | None]] = WeakKeyDictionary()
-_channels: WeakKeyDictionary[SiteStatistics, ChannelHistograms] = WeakKeyDictionary()
-
-
-def _tensor_range(statistics: SiteStatistics, scheme: Scheme) -> tuple[float, float]:
-    if scheme.calibration == "manual":
-        return find_range(statistics.histogram, scheme)
-    known = _tensor_ranges.setdefault(statistics, {})
-    key = replace(scheme, clip=None)
-    if key not in known:
-        known[key] = find_range(statistics.histogram, key)
-    return known[key]
-
-
-def _channel_ranges(statistics: SiteStatistics, scheme: Scheme) -> Ends | None:
-    if scheme.calibration == "manual":
-        return channel_ends(channels_of(statistics), scheme)
-    known = _ranges.setdefault(statistics, {})
-    key = replace(scheme, clip=None, granularity=Granularity("channel"))
-    if key not in known:
-        known[key] = channel_ends(channels_of(statistics), key)
-    return known[key]
-
-
-def channels_of(statistics: SiteStatistics) -> ChannelHistograms:
-    """Return each channel's histogram; without one, values are taken as evenly spread between the channel's ends."""
-    known = _channels.get(statistics)
-    if known is not None:
-        return known
-    counts = statistics.channel_counts
-    channels = len(statistics.channel_min)
-    if counts is None:
-        histogram = statistics.histogram
-        share = (histogram.count - histogram.zeros) / (channels * CHANNEL_BINS)
-        flat = np.full((channels, CHANNEL_BINS), share)
-        low = statistics.channel_min.astype(np.float64)
-        found = ChannelHistograms(flat, low, (statistics.channel_max - low) / CHANNEL_BINS)
-    else:
-        found = channel_histograms(counts, statistics.channel_min, statistics.channel_max)
-    _channels[statistics] = found
-    return found

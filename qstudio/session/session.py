@@ -475,7 +475,7 @@ class Session:
             TimeoutError: Something still was after `timeout` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while pending := [*self.work, *((job,) if (job := self._running_job) else ())]:
+        while pending := [*self._work.untold, *((job,) if (job := self._running_job) else ())]:
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             self._engine.wait(pending[0], left)
 

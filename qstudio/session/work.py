@@ -29,6 +29,11 @@ class Work:
         """Jobs that are not final."""
         return tuple(job for job in self._jobs.values() if not job.state.is_final)
 
+    @property
+    def untold(self) -> tuple[Job, ...]:
+        """Jobs whose end has not been told yet, the final ones among them too."""
+        return tuple(self._jobs.values())
+
     def is_busy(self, slot: str) -> bool:
         """Return whether a job of that slot is on its way."""
         job = self._jobs.get(slot)

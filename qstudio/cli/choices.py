@@ -1,0 +1,194 @@
+"""From what was written on the command line to recipe, options and data: the values the engine is asked with."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from argparse import Namespace
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from qstudio.core.errors import UserError
+from qstudio.core.first_last import with_first_last_bits
+from qstudio.core.model_info import ModelInfo
+from qstudio.core.recipe import FIELDS, Recipe, Rule, Values, check_refinements, make_values
+from qstudio.engine.messages import DataSpec
+from qstudio.session.options import RunOptions
+from qstudio.session.recipe_file import read_recipe
+
+BOTH_SIDES = {"bits": "bits", "symmetric": "symmetric", "calibration": "calibration"}
+"""Short fields of --set that mean the weight's and the activation's."""
+
+ASSIGNMENT = re.compile(r"(?P<glob>.+)\.(?P<field>[A-Za-z_-]+)=(?P<value>.*)", re.DOTALL)
+"""Greedy: the last dot that is followed by a field and "=" splits, as layer names have dots of their own."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One --set: field values for the layers whose name matches."""
+
+    text: str
+    glob: str
+    values: Values
+
+    def matches(self, layer: str) -> bool:
+        """Return whether a layer is meant: by its exact name (which may hold brackets), or by the glob."""
+        return layer == self.glob or fnmatchcase(layer, self.glob)
+
+
+def data_spec(arguments: Namespace) -> DataSpec | None:
+    """Return how the evaluation data is read; None without --data.
+
+    Raises:
+        UserError: An option is not a number, or not a size.
+    """
+    if arguments.data is None:
+        return None
+    return DataSpec(
+        arguments.data,
+        mean=_numbers(arguments.mean, "--mean"),
+        std=_numbers(arguments.std, "--std"),
+        scale=arguments.scale,
+        size=_size(arguments.size),
+        layout=arguments.layout,
+        split=arguments.split,
+    )
+
+
+def run_options(arguments: Namespace, device: str = "cpu") -> RunOptions:
+    """Return the options of a run."""
+    data = data_spec(arguments)
+    source = arguments.calibration_data
+    return RunOptions(
+        device=device,
+        calibration_samples=arguments.calibration_samples,
+        eval_samples=arguments.eval_samples,
+        seed=arguments.seed,
+        calibration_data=replace(data, source=source, split=None) if data is not None and source is not None else None,
+        measure_latency=not getattr(arguments, "no_latency", False),
+        latency_batch=getattr(arguments, "batch", 1),
+        threads=getattr(arguments, "threads", 0),
+    )
+
+
+@dataclass(frozen=True)
+class RecipeChoices:
+    """What was chosen about the recipe; checked without a model, applied to one."""
+
+    start: Recipe
+    """From --recipe and the options for the whole model."""
+    first_last_bits: str | None
+    settings: tuple[Setting, ...]
+
+    def apply(self, model: ModelInfo) -> Recipe:
+        """Return the recipe for a model.
+
+        A --set becomes a rule before all others, the last one first, so that the later wins; where a layer's own value
+        would win over the rule, that value is changed too.
+
+        Raises:
+            UserError: A --set matches no layer.
+        """
+        recipe = self.start
+        if self.first_last_bits is not None:
+            recipe = with_first_last_bits(recipe, model, self.first_last_bits)
+        for setting in self.settings:
+            named = [layer.name for layer in model.layers if setting.matches(layer.name)]
+            if not named:
+                raise _no_such_layer(setting, model)
+            own = [name for name, _ in recipe.overrides if setting.matches(name)]
+            if setting.glob in named and not fnmatchcase(setting.glob, setting.glob):
+                own.append(setting.glob)  # a name with brackets, which as a glob does not match itself
+            recipe = replace(recipe, rules=(Rule(setting.glob, setting.values), *recipe.rules))
+            recipe = recipe.with_layers(own, **dict(setting.values))
+        return recipe
+
+
+def recipe_choices(arguments: Namespace) -> RecipeChoices:
+    """Read and check everything about the recipe that needs no model.
+
+    Raises:
+        UserError: A file is not a recipe, a value does not fit, or a refinement does not exist.
+    """
+    recipe = Recipe() if arguments.recipe is None else read_recipe(arguments.recipe)
+    both = arguments.calibration
+    chosen = {
+        "weight_bits": arguments.weight_bits,
+        "activation_bits": arguments.activation_bits,
+        "weight_granularity": arguments.granularity,
+        "weight_calibration": arguments.weight_calibration or both,
+        "activation_calibration": arguments.activation_calibration or both,
+        "weight_symmetric": arguments.weight_symmetric,
+        "activation_symmetric": arguments.activation_symmetric,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    for name, value in given.items():
+        if name.endswith("_calibration") and str(value).strip().lower() == "manual":
+            fix = f"Give the range of a layer: --set 'LAYER.{name.removesuffix('_calibration')}_clip=LOW,HIGH'"
+            raise UserError("manual has no range for the whole model", "--calibration", fix)
+    recipe = recipe.with_default(**given)
+    if arguments.refine is not None:
+        recipe = replace(recipe, refinements=_refinements(arguments.refine))
+    if arguments.first_last_bits is not None:
+        make_values(weight_bits=arguments.first_last_bits)
+    return RecipeChoices(recipe, arguments.first_last_bits, tuple(map(_setting, arguments.set)))
+
+
+def _refinements(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return () if names == ["none"] else check_refinements(names)
+
+
+def _setting(text: str) -> Setting:
+    match = ASSIGNMENT.fullmatch(text)
+    if match is None:
+        raise UserError(f"'{text}' is not of the form GLOB.FIELD=VALUE", "--set", "Write for example 'conv1.bits=4'")
+    field = match["field"].lower().replace("-", "_")
+    value = match["value"].strip()
+    if field in BOTH_SIDES:
+        values: dict[str, Any] = {f"{side}_{BOTH_SIDES[field]}": value for side in ("weight", "activation")}
+    elif field == "granularity":
+        values = {"weight_granularity": value}
+    elif field in FIELDS:
+        values = {field: value}
+    else:
+        near = difflib.get_close_matches(field, FIELDS, 1, 0.4)
+        fix = f"Did you mean {near[0]}" if near else f"Choose one of {', '.join(FIELDS)}"
+        raise UserError(f"there is no field '{match['field']}'", f"--set {text}", fix)
+    for side in ("weight", "activation"):
+        if f"{side}_clip" in values:
+            values[f"{side}_calibration"] = "manual"
+        elif values.get(f"{side}_calibration", "manual") != "manual":
+            values[f"{side}_clip"] = None
+    try:
+        return Setting(text, match["glob"], make_values(**values))
+    except UserError as error:
+        raise UserError(error.what, f"--set {text}", error.fix) from None
+
+
+def _no_such_layer(setting: Setting, model: ModelInfo) -> UserError:
+    names = [layer.name for layer in model.layers]
+    near = difflib.get_close_matches(setting.glob, names, 3, 0.5) or names[:3]
+    fix = f"Choose for example {', '.join(near)}" if near else "The model has no layers"
+    return UserError(f"no layer of the model matches '{setting.glob}'", f"--set {setting.text}", fix)
+
+
+def _numbers(texts: list[str] | None, where: str) -> tuple[float, ...] | None:
+    if texts is None:
+        return None
+    parts = [part for text in texts for part in text.split(",") if part]
+    try:
+        return tuple(float(part) for part in parts)
+    except ValueError:
+        fix = "Give numbers, for example 0.485 0.456 0.406, and MODEL before them"
+        raise UserError(f"'{' '.join(texts)}' is not a list of numbers", where, fix) from None
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().replace(",", "x").split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) for part in parts):
+        raise UserError(f"'{text}' is not a size", "--size", "Give one number, or HEIGHTxWIDTH")
+    return int(parts[0]), int(parts[-1])

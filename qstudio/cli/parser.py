@@ -1,0 +1,237 @@
+"""What can be written on the command line, and the help that says so. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from qstudio import __version__
+from qstudio.core.errors import UserError
+
+DESCRIPTION = """\
+See, change and re-measure how a trained network is quantized.
+
+Without a command the window opens: qstudio [MODEL]. The commands do the same work without a window,
+with the same numbers for the same recipe and seed."""
+
+EXAMPLES = """\
+examples:
+  qstudio inspect model.onnx
+  qstudio quantize model.onnx --data images.npz -o model_int8.onnx
+  qstudio quantize model.onnx --data images.npz --weight-bits 4 --set 'conv1.weight_bits=8' --json
+  qstudio benchmark model_int8.onnx --batch 64
+
+'qstudio COMMAND --help' shows all options of a command.
+Exit status: 0 done, 2 something in the input has to be mended (one line says what), 1 a fault of the program,
+130 stopped with Ctrl+C."""
+
+QUANTIZE_EXAMPLES = """\
+examples:
+  8 bits, per channel, everything measured, and the file kept:
+    qstudio quantize model.onnx --data test.npz --calibration-data train.npz -o model_int8.onnx
+
+  4-bit weights, the first and the last layer at 8, two layers chosen by name:
+    qstudio quantize model.onnx --data test.npz --weight-bits 4 --first-last-bits 8 \\
+        --set 'layer3.*.weight_bits=6' --set 'fc.activation_calibration=percentile:99.9'
+
+  a recipe saved from the window, with one change, as JSON:
+    qstudio quantize model.onnx --data digits --recipe mine.json --set 'conv1.bits=8' --json
+
+the fields of --set:
+  weight_bits, activation_bits          2 to 16, or float         (bits: both)
+  weight_symmetric, activation_symmetric  true or false           (symmetric: both)
+  weight_granularity                    tensor, channel, group:N  (granularity)
+  weight_calibration, activation_calibration  a method            (calibration: both)
+  weight_clip, activation_clip          LOW,HIGH (calibration becomes manual)
+
+Order: the recipe's default and rules, then options for the whole model, then --first-last-bits, then --set; of two
+--set that match one layer, the later wins."""
+
+CALIBRATIONS = "minmax, percentile[:PERCENT], mse, entropy, or a plug-in's"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises instead of printing its usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise argparse's complaint as what it is, the user's input.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(message, "", f"'{self.prog} --help' shows what there is")
+
+
+def build_parser() -> Parser:
+    """Return the parser of all commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="qstudio", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"qstudio {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="layers, sites and statistics of a model",
+        description="Show a model's layers with their shapes, weights and schemes; with --data also the float\n"
+        "accuracy and the ranges of all activations.",
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    _model(inspect)
+    _data(inspect, required=False)
+    _recipe(inspect)
+    _samples(inspect)
+    _output(inspect)
+
+    quantize = commands.add_parser(
+        "quantize",
+        help="PTQ: calibrate, simulate, export QDQ, verify in onnxruntime, time",
+        description="Quantize a trained network after training: calibrate, simulate, evaluate, export an ONNX file\n"
+        "with QuantizeLinear/DequantizeLinear, verify it in onnxruntime against the simulation, and time it.",
+        epilog=QUANTIZE_EXAMPLES,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    _model(quantize)
+    _data(quantize, required=True)
+    _recipe(quantize)
+    _samples(quantize)
+    run = quantize.add_argument_group("running")
+    run.add_argument("-o", "--output", metavar="Q.onnx", default="", help="keep the exported model here")
+    run.add_argument("--save-recipe", metavar="FILE.json", default="", help="write the recipe that was used")
+    run.add_argument(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="where the simulation runs: auto, cpu, cuda[:N] or mps (default: cpu). Exports are always timed and "
+        "verified on the CPU",
+    )
+    run.add_argument("--no-latency", action="store_true", help="do not time the float and the exported model")
+    _timing(run)
+    _output(quantize)
+
+    benchmark = commands.add_parser(
+        "benchmark",
+        help="latency of a model file in onnxruntime",
+        description="Time a model file in onnxruntime on the CPU: warm-up, then the median and the 10th and 90th\n"
+        "percentile of single inferences.",
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    _model(benchmark)
+    timing = benchmark.add_argument_group("timing")
+    _timing(timing)
+    timing.add_argument("--runs", type=_count, default=100, metavar="N", help="timed inferences (default: 100)")
+    timing.add_argument("--warmup", type=_whole, default=20, metavar="N", help="inferences before (default: 20)")
+    _output(benchmark)
+    return parser
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="an .onnx file, or a .pt2 file of torch.export")
+
+
+def _data(parser: argparse.ArgumentParser, required: bool) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        metavar="D",
+        required=required,
+        help="evaluation data: 'digits' (built in), an .npz with x,y or x_train,y_train,x_test,y_test, a folder of IDX "
+        "files (MNIST), of CIFAR batches or of images by class, or a .txt file for language models",
+    )
+    group.add_argument(
+        "--calibration-data",
+        metavar="D",
+        help="data for ranges, read with the same options (default: the training split of --data; where there is one "
+        "split only, samples are drawn from it by seed and left out of the evaluation)",
+    )
+    group.add_argument("--mean", nargs="+", metavar="X", help="subtracted after scaling: one value, or one per channel")
+    group.add_argument("--std", nargs="+", metavar="X", help="divided by after that: one value, or one per channel")
+    group.add_argument("--scale", type=float, metavar="X", help="uint8 values are divided by this (default: 255)")
+    group.add_argument("--size", metavar="H[xW]", help="images are resized to this many pixels")
+    group.add_argument("--layout", metavar="L", help="how samples are stored: nhwc, nchw, nhw or as-is")
+    group.add_argument("--split", choices=("train", "test"), help="evaluate on this split (default: test)")
+
+
+def _recipe(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("recipe")
+    group.add_argument("--recipe", metavar="FILE.json", help="start from a saved recipe (default: 8 bits everywhere)")
+    group.add_argument("--weight-bits", metavar="N", help="2 to 16, or float (default: 8)")
+    group.add_argument("--activation-bits", metavar="N", help="2 to 16, or float (default: 8)")
+    group.add_argument(
+        "--granularity", metavar="G", help="weights that share a scale: tensor, channel or group:N (default: channel)"
+    )
+    group.add_argument("--calibration", metavar="METHOD", help=f"for weights and activations: {CALIBRATIONS}")
+    group.add_argument("--weight-calibration", metavar="METHOD", help="for weights only (default: minmax)")
+    group.add_argument("--activation-calibration", metavar="METHOD", help="for activations only (default: mse)")
+    group.add_argument(
+        "--weight-symmetric",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="weights around zero (default) or with a zero point",
+    )
+    group.add_argument(
+        "--activation-symmetric",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="activations around zero, or with a zero point (default)",
+    )
+    group.add_argument(
+        "--first-last-bits",
+        metavar="N",
+        help="bits of the first and the last layer: their weights and the tensors they read",
+    )
+    group.add_argument(
+        "--refine",
+        metavar="NAME,NAME",
+        help="refinements in the order they run: fold (BatchNorm into the layer before it), or none (default: fold)",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="GLOB.FIELD=VALUE",
+        help="set a field of all layers whose name matches; can be given more than once, the later wins",
+    )
+
+
+def _samples(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("samples")
+    group.add_argument(
+        "--calibration-samples", type=_count, default=512, metavar="N", help="samples for ranges (default: 512)"
+    )
+    group.add_argument(
+        "--eval-samples", type=_count, default=None, metavar="N", help="samples for metrics (default: all)"
+    )
+    group.add_argument("--seed", type=_whole, default=0, metavar="N", help="seed of all choices (default: 0)")
+
+
+def _timing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--threads", type=_whole, default=0, metavar="N", help="threads of onnxruntime (default: all)")
+    group.add_argument("--batch", type=_count, default=1, metavar="N", help="batch of the latency (default: 1)")
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+    group.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show progress on stderr (default: when it is a terminal)",
+    )
+
+
+def _count(text: str) -> int:
+    return _number(text, 1)
+
+
+def _whole(text: str) -> int:
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
+    if not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of {least} or more")
+    return int(text)
