@@ -4,38 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import Encoding, encode, integer_range, scale_zero_point
-from qstudio.core.calibration import CALIBRATORS, check_calibration, find_range
-from qstudio.core.channel_error import (
-    CHANNEL_BINS,
-    ChannelHistograms,
-    capped,
-    channel_ends,
-    channel_histograms,
-    channel_range_error,
-    channel_sqnr_db,
-    channel_squared_errors,
-)
+from qstudio.core.affine import Encoding, encode, integer_range
+from qstudio.core.calibration import CALIBRATORS, check_calibration
+from qstudio.core.channel_error import capped, channel_range_error
 from qstudio.core.errors import UserError
-from qstudio.core.histogram import Histogram
 from qstudio.core.model_info import SiteInfo
-from qstudio.core.range_error import RangeError, range_error, squared_errors
+from qstudio.core.range_error import RangeError, range_error
 from qstudio.core.scheme import TENSOR, Granularity, Scheme
 from qstudio.core.statistics import SiteStatistics
 from qstudio.engine.messages import WeightPreview
+from qstudio.session.ranges import channel_range_ends, channels_of, tensor_range
 from qstudio.session.session import Session
 
 Side = Literal["weight", "activation"]
 """Which of a layer's two tensors is looked at."""
 
 Edge = Literal["low", "high"]
-
-Ends = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 PERCENTILES = ("99.9", "99.99", "99.999", "99.9999")
 """Parameters that are compared side by side."""
@@ -165,7 +153,7 @@ def read(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme, preview: We
         error = range_error(statistics.histogram, float(fixed.scale), int(fixed.zero_point), fixed.qmin, fixed.qmax)
         return Readout(side, applied, statistics, (error.low, error.high), fixed, error, exact, note, True)
     if applied.granularity.kind == "tensor":
-        low, high = _tensor_range(statistics, applied)
+        low, high = tensor_range(statistics, applied)
         encoding = encode(applied, low, high, None)
         scale, zero = float(encoding.scale), int(encoding.zero_point)
         error = range_error(statistics.histogram, scale, zero, encoding.qmin, encoding.qmax)
@@ -174,7 +162,7 @@ def read(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme, preview: We
             low, high = -reach, reach
         return Readout(side, applied, statistics, (low, high), encoding, error, exact, note)
     histograms = channels_of(statistics)
-    ends = _channel_ranges(statistics, applied)
+    ends = channel_range_ends(statistics, applied)
     if ends is None:
         ends = capped(histograms, None)
         note = "Entropy needs finer histograms than are kept per channel: min-max is shown until exact figures arrive"
@@ -243,7 +231,7 @@ def compare(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme) -> tuple
         trial, _ = resolve_scheme(site, replace(scheme, calibration=calibration, clip=None))
         trial = replace(trial, calibration=calibration)
         try:
-            if trial.granularity.kind != "tensor" and _channel_ranges(statistics, trial) is None:
+            if trial.granularity.kind != "tensor" and channel_range_ends(statistics, trial) is None:
                 reason = "Needs finer histograms than are kept per channel: apply it to see exact figures"
                 rows.append(CalibratorReadout(calibration, title, None, None, reason))
                 continue
@@ -254,5 +242,3 @@ def compare(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme) -> tuple
             continue
         rows.append(CalibratorReadout(calibration, title, readout.clip, readout.error))
     return tuple(rows)
-
-
