@@ -172,6 +172,7 @@ class Recipe:
     refinements: tuple[str, ...] = ("fold",)
     """PTQ refinements in the order they run."""
     _index: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sha256: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", dict(self.overrides))
@@ -263,8 +264,10 @@ class Recipe:
 
     def sha256(self) -> str:
         """Return the recipe's content hash (of its canonical JSON), 64 hex digits."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        if not self._sha256:
+            text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+            object.__setattr__(self, "_sha256", hashlib.sha256(text.encode()).hexdigest())
+        return self._sha256
 
 
 def _plain(value: Any) -> Any:

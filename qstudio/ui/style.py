@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def style_sheet(palette: Palette, zoom: float) -> str:
     """Return the style sheet for a palette; lengths follow the zoom factor.
 
-    Properties: `role` on buttons ("primary", "flat", "tab"), on labels ("muted", "title", "worse", "better",
+    Properties: `role` on buttons ("primary", "flat", "tab", "segment"), on labels ("muted", "title", "worse", "better",
     "watch", "float", "quantized"), on frames ("surface", "strip", "notice-info", "notice-warning", "notice-error").
     """
 
@@ -34,6 +34,8 @@ QLabel[role="better"] {{ color: {p.better}; }}
 QLabel[role="watch"] {{ color: {p.watch}; }}
 QFrame[role="surface"] {{ background: {p.surface}; }}
 QFrame[role="strip"] {{ background: {p.surface}; border-top: 1px solid {p.line}; }}
+QFrame[role="card"] {{ background: {p.surface}; border: 1px solid {p.line}; border-radius: {px(6)}; }}
+QFrame[role="card"]:hover, QFrame[role="card"]:focus {{ border-color: {p.accent}; }}
 QFrame[role="notice-info"] {{ background: {p.surface}; border-left: {px(4)} solid {p.accent}; }}
 QFrame[role="notice-warning"] {{ background: {p.surface}; border-left: {px(4)} solid {p.watch}; }}
 QFrame[role="notice-error"] {{ background: {p.surface}; border-left: {px(4)} solid {p.worse}; }}
@@ -57,6 +59,16 @@ QPushButton[role="tab"] {{
 QPushButton[role="tab"]:hover {{ color: {p.text}; }}
 QPushButton[role="tab"]:focus {{ color: {p.text}; border-bottom-color: {p.line}; }}
 QPushButton[role="tab"]:checked {{ color: {p.text}; border-bottom-color: {p.accent}; font-weight: 600; }}
+QPushButton[role="segment"] {{
+    border: 1px solid {p.line}; border-radius: {px(3)}; background: {p.surface}; color: {p.text};
+    padding: {px(3)} {px(4)};
+}}
+QPushButton[role="segment"]:hover, QPushButton[role="segment"]:focus {{ border-color: {p.accent}; }}
+QPushButton[role="segment"]:checked {{
+    background: {p.accent}; color: {on_accent}; border-color: {p.accent}; font-weight: 600;
+}}
+QPushButton[role="segment"]:checked:focus {{ border-color: {p.text}; }}
+QPushButton[role="segment"]:disabled {{ color: {p.muted}; background: transparent; border-color: {p.line}; }}
 QTabWidget::pane {{ border: none; }}
 QTabBar {{ qproperty-drawBase: 0; }}
 QTabBar::tab {{

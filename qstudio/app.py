@@ -1,0 +1,114 @@
+"""The window as a program: engine first, then the window, an ordered end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from qstudio.engine.process_client import ProcessEngine
+from qstudio.session.options import Notice
+from qstudio.session.session import Session
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class FaultReporter:
+    """Shows exceptions that nobody caught as a notice with details, and writes them to the log.
+
+    Qt swallows exceptions raised in slots; without this they would be silent.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._thread = threading.get_ident()
+
+    def install(self) -> None:
+        """Take over the hooks of the interpreter."""
+        sys.excepthook = self._on_exception
+        threading.excepthook = self._on_thread_exception
+
+    def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        self._tell(kind, error, trace)
+
+    def _on_thread_exception(self, told: threading.ExceptHookArgs) -> None:
+        if told.exc_value is not None:
+            self._tell(told.exc_type, told.exc_value, told.exc_traceback)
+
+    def _tell(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        details = "".join(traceback.format_exception(kind, error, trace))
+        sys.stderr.write(details)
+        if threading.get_ident() != self._thread:
+            return
+        for line in details.rstrip().splitlines():
+            self._session.log_added.emit(f"window: {line}")
+        text = f"A fault of ours: {error or kind.__name__}. What you have set is kept; you can go on working."
+        self._session.notice_posted.emit(Notice("error", text, details))
+
+
+def read_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Read `qstudio [MODEL] [--data D]`."""
+    parser = argparse.ArgumentParser(prog="qstudio", description="Open the window.")
+    parser.add_argument("model", nargs="?", default="", help="a model to open: .onnx or .pt2")
+    parser.add_argument("--data", default="", help="a dataset: digits, a file, or a folder")
+    return parser.parse_args(arguments)
+
+
+def run(arguments: list[str]) -> int:
+    """Open the window and return the exit code when it has been closed."""
+    options = read_arguments(arguments)
+    # The engine's process loads for a second or two; it starts before Qt is even imported.
+    engine = ProcessEngine()
+    session = Session(engine)
+    # Asked before there is a window: the model is being read while the window is being built.
+    if options.model:
+        session.open_model(options.model)
+    return _show(session, engine, options)
+
+
+def _show(session: Session, engine: Any, options: argparse.Namespace) -> int:
+    from PySide6.QtCore import QTimer
+    from PySide6.QtWidgets import QApplication
+
+    from qstudio.ui.bridge import SessionBridge
+    from qstudio.ui.main_window import MainWindow
+    from qstudio.ui.settings import settings
+    from qstudio.ui.theme import theme
+
+    app = QApplication(sys.argv[:1])
+    app.setApplicationName("QStudio")
+    app.setDesktopFileName("qstudio")
+    FaultReporter(session).install()
+    store = settings()
+    theme().zoom = float(str(store.value("zoom", 1.0)))
+    mode = str(store.value("theme", "system"))
+    theme().set_mode("dark" if mode == "dark" else "light" if mode == "light" else "system")
+    bridge = SessionBridge(session, engine)
+    window = MainWindow(session, bridge)
+    window.load_settings()
+    report = os.environ.get("QSTUDIO_STARTUP_REPORT", "")
+    if report:
+        from qstudio.ui.startup_report import StartupReport
+
+        window.startup_report = StartupReport(window, report)  # type: ignore[attr-defined]
+    if options.model:
+        window.commands.await_model(options.data)
+    else:
+        window.show_welcome()
+        if options.data:
+            session.open_data(options.data)
+    window.show()
+    # Once the first picture is out, load what it did not need.
+    QTimer.singleShot(0, window.build_late)
+    code = app.exec()
+    window.commands.close()
+    bridge.close()
+    session.close()
+    return int(code)

@@ -1,0 +1,1 @@
+"""The data panel: what the network is fed."""

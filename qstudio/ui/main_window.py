@@ -1,0 +1,292 @@
+"""The main window: it assembles the panels and carries the commands to them."""
+
+from __future__ import annotations
+
+import os
+
+from PySide6.QtCore import QByteArray, QTimer, Signal
+from PySide6.QtGui import QAction, QCloseEvent, QDragEnterEvent, QDropEvent
+from PySide6.QtWidgets import QMainWindow, QMenu, QStackedWidget, QVBoxLayout, QWidget
+
+from qstudio.core.model_info import ModelInfo
+from qstudio.session.session import Session
+from qstudio.ui.accuracy_strip import AccuracyStrip
+from qstudio.ui.action_table import ACTIONS
+from qstudio.ui.actions import Actions
+from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.command_palette import CommandPalette
+from qstudio.ui.commands import Commands
+from qstudio.ui.menus import fill_menu_bar, fill_recent_menu
+from qstudio.ui.notices import NoticeBar
+from qstudio.ui.run_bar import RunBar
+from qstudio.ui.settings import settings
+from qstudio.ui.sheets import show_about, show_cheat_sheet
+from qstudio.ui.table.layer_table import LayerTable
+from qstudio.ui.text import tr
+from qstudio.ui.theme import Mode, theme
+from qstudio.ui.top_bar import ActionButton, TopBar
+from qstudio.ui.welcome import WelcomePage
+from qstudio.ui.workspace import PERSPECTIVES, Workspace
+
+
+class MainWindow(QMainWindow):
+    """Menus and perspectives, notices, welcome or workspace, accuracy strip, run bar."""
+
+    closed = Signal()
+
+    def __init__(self, session: Session, bridge: SessionBridge) -> None:
+        super().__init__()
+        self.session = session
+        self.bridge = bridge
+        self.setObjectName("main")
+        self.setAcceptDrops(True)
+        self.setMinimumSize(960, 600)
+        self.commands = Commands(session, self)
+        self.workspace = Workspace(session, bridge)
+        self.notices = NoticeBar(bridge)
+        self.strip = AccuracyStrip(session, bridge)
+        self.run_bar = RunBar(session, bridge)
+        self.pages = QStackedWidget()
+        self.welcome: WelcomePage | None = None
+        self.palette_popup: CommandPalette | None = None
+        self.actions_table = Actions(ACTIONS, self.commands, self)
+        self.top_bar = TopBar(self.actions_table)
+        self._assemble()
+        self._connect()
+        self._refresh = QTimer(self)
+        self._refresh.setSingleShot(True)
+        self._refresh.setInterval(0)
+        self._refresh.timeout.connect(self.actions_table.refresh)
+        self._on_model_changed(session.model)
+
+    # ---- assembling
+
+    def _assemble(self) -> None:
+        actions = self.actions_table
+        self.setMenuWidget(self.top_bar)
+        menus = fill_menu_bar(self.top_bar.menu_bar, actions)
+        self._recent_menu = QMenu(tr("Open recent"), self)
+        self._recent_menu.setToolTipsVisible(True)
+        self._recent_menu.triggered.connect(self._on_recent_chosen)
+        menus["File"].insertMenu(actions["welcome"], self._recent_menu)
+        menus["File"].aboutToShow.connect(self._on_file_menu)
+        self.run_button = ActionButton(actions["run_ptq"], "primary")
+        self.cancel_button = ActionButton(actions["cancel"])
+        self.run_bar.run_place.addWidget(self.run_button)
+        self.run_bar.stop_place.addWidget(self.cancel_button)
+        self.undo_button = ActionButton(actions["undo"], "flat")
+        self.redo_button = ActionButton(actions["redo"], "flat")
+        for button in (self.undo_button, self.redo_button):
+            self.layer_table.add_button(button)
+        self.pages.addWidget(self.workspace)
+        central = QWidget()
+        layout = QVBoxLayout(central)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.notices)
+        layout.addWidget(self.pages, 1)
+        layout.addWidget(self.strip)
+        layout.addWidget(self.run_bar)
+        self.setCentralWidget(central)
+
+    def _connect(self) -> None:
+        bridge = self.bridge
+        bridge.model_changed.connect(self._on_model_changed)
+        bridge.model_changed.connect(self.commands.on_model_changed)
+        bridge.runs_changed.connect(self.commands.on_runs_changed)
+        for signal in (
+            bridge.dataset_changed,
+            bridge.recipe_changed,
+            bridge.selection_changed,
+            bridge.runs_changed,
+            bridge.run_selected,
+        ):
+            signal.connect(self._on_state_changed)
+        self.run_bar.data_file_wanted.connect(self.commands.ask_data_file)
+        self.run_bar.data_folder_wanted.connect(self.commands.ask_data_folder)
+        theme().changed.connect(self._on_theme_changed)
+
+    def build_late(self) -> None:
+        """Build what the first picture of the window does not need: plots, icons, devices."""
+        self.workspace.build_late()
+        self._load_icons()
+        if not self.session.devices:
+            self.session.list_devices()
+
+    def _load_icons(self) -> None:
+        self.actions_table.load_icons()
+        self.top_bar.load_icons()
+        self.layer_table.load_icons()
+        self.undo_button.load_icon("fa6s.arrow-rotate-left")
+        self.redo_button.load_icon("fa6s.arrow-rotate-right")
+
+    @property
+    def layer_table(self) -> LayerTable:
+        """The table of layers."""
+        return self.workspace.layer_table
+
+    # ---- following the session
+
+    def _on_state_changed(self, _value: object) -> None:
+        self._refresh.start()
+
+    def _on_theme_changed(self, _palette: object) -> None:
+        self._load_icons()
+
+    def _on_model_changed(self, model: ModelInfo | None) -> None:
+        self.setWindowTitle(f"{model.name} – QStudio" if model else "QStudio")
+        if model is not None:
+            self.pages.setCurrentWidget(self.workspace)
+        self.strip.setVisible(model is not None)
+        self.run_bar.setVisible(model is not None)
+        self._refresh.start()
+
+    # ---- what commands ask for
+
+    @property
+    def perspective(self) -> str:
+        """Name of the perspective shown; empty on the welcome page."""
+        return self.workspace.perspective if self.pages.currentWidget() is self.workspace else ""
+
+    def show_perspective(self, name: str) -> None:
+        """Show Explore or Tune."""
+        self.pages.setCurrentWidget(self.workspace)
+        self.workspace.build_late()
+        self.workspace.show_perspective(name)
+        self._refresh.start()
+
+    def show_data(self) -> None:
+        """Show the data panel."""
+        self.pages.setCurrentWidget(self.workspace)
+        self.workspace.tabs.setCurrentWidget(self.workspace.data_panel)
+        self._refresh.start()
+
+    def focus_filter(self) -> None:
+        """Show the layers and put the cursor into their filter."""
+        self.pages.setCurrentWidget(self.workspace)
+        self.workspace.tabs.setCurrentWidget(self.layer_table)
+        self.layer_table.focus_filter()
+
+    def show_welcome(self) -> None:
+        """Show the welcome page."""
+        if self.welcome is None:
+            self.welcome = WelcomePage()
+            self.welcome.open_wanted.connect(self.commands.ask_model)
+            self.welcome.sample_chosen.connect(self.commands.open_sample)
+            self.welcome.recent_chosen.connect(self.commands.open_path)
+            self.commands.recent_changed.connect(self.welcome.refresh_recent)
+            self.pages.addWidget(self.welcome)
+        self.welcome.refresh_recent()
+        self.pages.setCurrentWidget(self.welcome)
+        self._refresh.start()
+
+    @property
+    def log_shown(self) -> bool:
+        """Whether the log is open."""
+        return self.workspace.log.isVisible()
+
+    def toggle_log(self) -> None:
+        """Open or close the log."""
+        self.pages.setCurrentWidget(self.workspace)
+        self.workspace.toggle_log()
+
+    def focused_table_text(self) -> str:
+        """Return the table that has the focus (the layers by default) as tab-separated text."""
+        if self.workspace.runs_table.hasFocus():
+            return self.workspace.runs_table.runs.as_text("\t")
+        view = self.layer_table.view
+        return view.as_text("\t", selected_only=bool(view.selected_rows()))
+
+    def show_palette(self) -> None:
+        """Open the command palette."""
+        if self.palette_popup is None:
+            self.palette_popup = CommandPalette(self.session, self.actions_table, self)
+        self.actions_table.refresh()
+        self.palette_popup.open()
+
+    def show_cheat_sheet(self) -> None:
+        """Open the sheet of keys."""
+        show_cheat_sheet(self.actions_table, self)
+
+    def show_about(self) -> None:
+        """Open the page about the program."""
+        show_about(self)
+
+    def set_theme(self, mode: Mode) -> None:
+        """Show the light or dark theme, or follow the system; it is remembered."""
+        theme().set_mode(mode)
+        settings().setValue("theme", mode)
+        self._refresh.start()
+
+    def set_zoom_by(self, steps: int) -> None:
+        """Zoom by steps; 0 is the normal size. It is remembered."""
+        if steps:
+            theme().zoom_by(steps)
+        else:
+            theme().set_zoom(1.0)
+        settings().setValue("zoom", theme().zoom)
+
+    def reset_layout(self) -> None:
+        """Give every panel its usual place and size."""
+        self.workspace.reset_layout()
+        self._refresh.start()
+
+    def quit(self) -> None:
+        """Close the window and end the program."""
+        self.close()
+
+    # ---- what is remembered
+
+    def save_settings(self) -> None:
+        """Write geometry, perspective, layout."""
+        store = settings()
+        store.setValue("geometry", self.saveGeometry())
+        store.setValue("perspective", self.workspace.perspective)
+        self.workspace.save(store)
+
+    def load_settings(self) -> None:
+        """Read geometry, perspective, layout."""
+        store = settings()
+        geometry = store.value("geometry")
+        if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
+            room = self.screen().availableGeometry()
+            self.resize(min(1600, room.width() - 40), min(960, room.height() - 60))
+        self.workspace.load(store)
+        name = str(store.value("perspective", "explore"))
+        if name in PERSPECTIVES:
+            self.workspace.show_perspective(name)
+
+    # ---- Qt
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take files."""
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open what was dropped: models first, so that data dropped with one is opened for it."""
+        paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        models = [path for path in paths if path.lower().endswith((".onnx", ".pt2"))]
+        others = [path for path in paths if path not in models]
+        if models:
+            self.commands.open_model(models[0], others[0] if others else "")
+        else:
+            for path in others:
+                self.commands.open_path(path)
+        event.acceptProposedAction()
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Remember the layout and let the program end."""
+        self.save_settings()
+        if self.palette_popup is not None:
+            self.palette_popup.close()
+        super().closeEvent(event)
+        self.closed.emit()
+
+    def _on_file_menu(self) -> None:
+        fill_recent_menu(self._recent_menu)
+
+    def _on_recent_chosen(self, action: QAction) -> None:
+        path = str(action.data() or "")
+        if path and os.path.exists(path):
+            self.commands.open_path(path)

@@ -1,0 +1,127 @@
+"""Notices at the top of the window: a sentence, details one click away, never modal."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from qstudio.session.options import Notice
+from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.text import tr
+from qstudio.ui.theme import theme
+
+SHOWN_AT_ONCE = 3
+INFO_MS = 8000
+"""A notice that only informs goes away by itself after this long; warnings and errors stay."""
+
+LEVEL_WORDS = {"info": "Note", "warning": "Look", "error": "Error"}
+
+
+class NoticeCard(QFrame):
+    """One notice."""
+
+    dismissed = Signal(object)
+
+    def __init__(self, notice: Notice, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.notice = notice
+        self.setProperty("role", f"notice-{notice.level}")
+        self.setAccessibleName(f"{tr(LEVEL_WORDS.get(notice.level, 'Note'))}: {notice.text}")
+        level = QLabel(tr(LEVEL_WORDS.get(notice.level, "Note")))
+        level.setFont(theme().font("normal", bold=True))
+        self._text = QLabel(notice.text)
+        self._text.setTextFormat(Qt.TextFormat.PlainText)
+        self._text.setWordWrap(True)
+        self._text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._text.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        self.details = QPushButton(tr("Details"))
+        self.details.setProperty("role", "flat")
+        self.details.setCheckable(True)
+        self.details.setToolTip(tr("Show the technical details"))
+        self.details.setVisible(bool(notice.details))
+        self.close_button = QPushButton(tr("Dismiss"))
+        self.close_button.setProperty("role", "flat")
+        self.close_button.setToolTip(tr("Take this notice away"))
+        self.close_button.setAccessibleName(tr("Dismiss notice"))
+        self._more = QPlainTextEdit(notice.details)
+        self._more.setReadOnly(True)
+        self._more.setAccessibleName(tr("Details"))
+        self._more.setFixedHeight(theme().px(160))
+        self._more.hide()
+        row = QHBoxLayout()
+        row.setSpacing(12)
+        row.addWidget(level)
+        row.addWidget(self._text, 1)
+        row.addWidget(self.details)
+        row.addWidget(self.close_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(12, 6, 8, 6)
+        layout.addLayout(row)
+        layout.addWidget(self._more)
+        self.details.toggled.connect(self._more.setVisible)
+        self.close_button.clicked.connect(self._on_close)
+
+    def _on_close(self) -> None:
+        self.dismissed.emit(self)
+
+
+class NoticeBar(QWidget):
+    """The newest notices; hidden while there is none."""
+
+    def __init__(self, bridge: SessionBridge, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setSpacing(1)
+        self._cards: list[NoticeCard] = []
+        self._timer = QTimer(self)
+        self._timer.setInterval(INFO_MS)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._drop_infos)
+        bridge.notice_posted.connect(self.post)
+        self.hide()
+
+    @property
+    def cards(self) -> tuple[NoticeCard, ...]:
+        """The notices shown, newest first."""
+        return tuple(self._cards)
+
+    def post(self, notice: Notice) -> None:
+        """Show a notice at the top; the same one twice is shown once."""
+        for card in self._cards:
+            if card.notice == notice:
+                self.dismiss(card)
+                break
+        card = NoticeCard(notice, self)
+        card.dismissed.connect(self.dismiss)
+        self._cards.insert(0, card)
+        self._layout.insertWidget(0, card)
+        while len(self._cards) > SHOWN_AT_ONCE:
+            self.dismiss(self._cards[-1])
+        if notice.level == "info":
+            self._timer.start()
+        self.show()
+
+    def dismiss(self, card: NoticeCard) -> None:
+        """Take a notice away."""
+        if card in self._cards:
+            self._cards.remove(card)
+            self._layout.removeWidget(card)
+            card.hide()
+            card.deleteLater()
+        if not self._cards:
+            self.hide()
+
+    def _drop_infos(self) -> None:
+        for card in tuple(self._cards):
+            if card.notice.level == "info":
+                self.dismiss(card)

@@ -1,0 +1,1 @@
+"""The runs: table, detail, and what their figures mean in words."""

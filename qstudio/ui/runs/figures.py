@@ -1,0 +1,144 @@
+"""What the figures of a run mean, in numbers and words; shared by strip, table and detail."""
+
+from __future__ import annotations
+
+import math
+
+from qstudio.core.metrics import Z95
+from qstudio.core.results import LatencyPair, Metrics, Parity, RunResult
+from qstudio.engine.messages import JobState
+from qstudio.session.options import Run
+from qstudio.ui.text import format_interval, format_ms, format_percent, format_points, tr
+
+STATE_WORDS: dict[JobState, str] = {
+    JobState.QUEUED: "waiting",
+    JobState.RUNNING: "running",
+    JobState.CANCELLING: "stopping",
+    JobState.DONE: "done",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+    JobState.KILLED: "killed",
+}
+
+PHASE_WORDS: dict[str, str] = {
+    "": "Starting",
+    "calibrate": "Calibrated",
+    "simulate": "Simulated",
+    "export": "Exported",
+    "verify": "Verified",
+    "time": "Timed",
+}
+
+
+def rate(metrics: Metrics | None) -> float | None:
+    """Return top-1 in percent, or the agreement with float where there are no labels."""
+    if metrics is None:
+        return None
+    return metrics.top1 if metrics.top1 is not None else metrics.agreement
+
+
+def best_metrics(result: RunResult | None) -> Metrics | None:
+    """Return the exported model's metrics, else the simulated ones."""
+    if result is None:
+        return None
+    return result.exported or result.simulated
+
+
+def drop(result: RunResult | None) -> float | None:
+    """Return quantized minus float top-1 in points; negative is worse. None without labels."""
+    metrics = best_metrics(result)
+    if metrics is None or result is None or result.float is None or metrics.top1 is None or result.float.top1 is None:
+        return None
+    return metrics.top1 - result.float.top1
+
+
+def drop_interval(metrics: Metrics | None) -> float | None:
+    """Return the half width of the 95 % interval of the difference to float, in points.
+
+    Paired samples: only those on which float and quantized network differ in being right count. Each of the two
+    counts gets one half more (Agresti and Min, 2005), so that no difference at all still has an interval.
+    """
+    if metrics is None or metrics.flips_to_wrong is None or metrics.flips_to_right is None or not metrics.samples:
+        return None
+    wrong, right, n = metrics.flips_to_wrong + 0.5, metrics.flips_to_right + 0.5, metrics.samples + 2
+    variance = (wrong + right - (right - wrong) ** 2 / n) / n**2
+    return 100 * Z95 * math.sqrt(max(variance, 0.0))
+
+
+def drop_text(result: RunResult | None) -> str:
+    """Return the difference to float with its interval: "-0.13 ±0.25"; empty when there is none."""
+    value = drop(result)
+    if value is None:
+        return ""
+    half = drop_interval(best_metrics(result))
+    return format_points(value) + (f" ±{half:.2f}" if half is not None else "")
+
+
+def drop_words(result: RunResult | None) -> str:
+    """Return in words whether the samples can tell the quantized network from float."""
+    value, metrics = drop(result), best_metrics(result)
+    half = drop_interval(metrics)
+    if value is None or half is None or metrics is None:
+        return ""
+    if abs(value) <= half:
+        return tr("No difference that {n} samples could show.").format(n=f"{metrics.samples:,}")
+    word = tr("worse") if value < 0 else tr("better")
+    return tr("{d} points {word} than float on {n} samples.").format(
+        d=f"{abs(value):.2f}", word=word, n=f"{metrics.samples:,}"
+    )
+
+
+def metrics_text(metrics: Metrics | None) -> str:
+    """Return "81.03 % ±0.8 (10,000 samples)"; agreement is named where there are no labels."""
+    if metrics is None:
+        return ""
+    text = f"{format_percent(rate(metrics))} {format_interval(metrics.top1_interval)}".rstrip()
+    if metrics.top1 is None:
+        text += " " + tr("agreement")
+    return f"{text} ({metrics.samples:,} {tr('samples')})"
+
+
+def parity_words(parity: Parity | None) -> str:
+    """Return in words whether the exported file computes what was simulated."""
+    if parity is None:
+        return tr("Not compared yet: does the exported file compute what was simulated?")
+    first = tr(
+        "The exported file gives the simulated answer on {a} of {n} samples without graph optimisation; "
+        "its codes differ by {lsb} LSB at most."
+    ).format(a=format_percent(parity.agreement), n=f"{parity.samples:,}", lsb=parity.max_lsb)
+    second = tr(
+        "With onnxruntime's integer kernels it agrees on {f}; onnxruntime itself changes "
+        "{c} of its answers when it fuses."
+    ).format(f=format_percent(parity.fused_agreement), c=format_percent(100 - parity.reference_agreement))
+    return f"{first} {second}"
+
+
+def latency_words(latency: LatencyPair | None) -> str:
+    """Return in words how fast the exported model is here."""
+    if latency is None:
+        return tr("Latency was not measured.")
+    ratio = latency.float.median / latency.exported.median if latency.exported.median else math.nan
+    if ratio >= 1.05:
+        head = tr("{r} times as fast as float here").format(r=f"{ratio:.2f}")
+    elif ratio > 0.95:
+        head = tr("int8 is not faster here: about equal to float ({r}x)").format(r=f"{ratio:.2f}")
+    else:
+        head = tr("int8 is not faster here: {r} times as slow as float").format(r=f"{1 / ratio:.2f}")
+    how = tr("batch {b}, {t} threads, median of {n} runs after {w} warm-up runs").format(
+        b=latency.float.batch, t=latency.float.threads, n=latency.float.runs, w=latency.float.warmup
+    )
+    where = ", ".join((latency.processor, *latency.instructions))
+    return ". ".join((f"{head} ({how})", where, *latency.notes)).rstrip(".") + "."
+
+
+def latency_text(latency: LatencyPair | None) -> str:
+    """Return "0.78 → 0.34 ms (2.29x)", or "not measured"."""
+    if latency is None:
+        return tr("not measured")
+    ratio = latency.float.median / latency.exported.median if latency.exported.median else math.nan
+    return f"{format_ms(latency.float.median, False)} → {format_ms(latency.exported.median)} ({ratio:.2f}x)"
+
+
+def state_text(run: Run) -> str:
+    """Return the state of a run in a word."""
+    return tr(STATE_WORDS[run.state])

@@ -1,0 +1,404 @@
+"""The runs as a Qt model: one row for each run, updated while it runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt
+from PySide6.QtGui import QColor
+
+from qstudio.engine.messages import JobState
+from qstudio.session.options import Run
+from qstudio.session.session import Session
+from qstudio.ui.runs.figures import (
+    best_metrics,
+    drop,
+    drop_interval,
+    drop_text,
+    drop_words,
+    latency_words,
+    metrics_text,
+    parity_words,
+    rate,
+    state_text,
+)
+from qstudio.ui.text import NO_VALUE, format_bytes, format_ms, format_percent, tr
+from qstudio.ui.theme import theme
+
+Index = QModelIndex | QPersistentModelIndex
+Role = Qt.ItemDataRole
+
+
+@dataclass(frozen=True)
+class RunColumn:
+    """One column: its title, what it means, and its text and sort key for a run."""
+
+    id: str
+    title: str
+    help: str
+    widest: str
+    text: Callable[[Run], str]
+    key: Callable[[Run], float | None]
+    right: bool = True
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _float(run: Run) -> float | None:
+    return rate(run.result.float) if run.result else None
+
+
+def _simulated(run: Run) -> float | None:
+    return rate(run.result.simulated) if run.result else None
+
+
+def _exported(run: Run) -> float | None:
+    return rate(run.result.exported) if run.result else None
+
+
+def _agreement(run: Run) -> float | None:
+    metrics = best_metrics(run.result)
+    return metrics.agreement if metrics else None
+
+
+def _unfused(run: Run) -> float | None:
+    return run.result.parity.agreement if run.result and run.result.parity else None
+
+
+def _fused(run: Run) -> float | None:
+    return run.result.parity.fused_agreement if run.result and run.result.parity else None
+
+
+def _lsb(run: Run) -> float | None:
+    return run.result.parity.max_lsb if run.result and run.result.parity else None
+
+
+def _size(run: Run) -> float | None:
+    return run.result.size_bytes.quantized if run.result and run.result.size_bytes else None
+
+
+def _file(run: Run) -> float | None:
+    return run.result.size_bytes.file if run.result and run.result.size_bytes else None
+
+
+def _float_ms(run: Run) -> float | None:
+    return run.result.latency_ms.float.median if run.result and run.result.latency_ms else None
+
+
+def _exported_ms(run: Run) -> float | None:
+    return run.result.latency_ms.exported.median if run.result and run.result.latency_ms else None
+
+
+def _spread(run: Run) -> str:
+    pair = run.result.latency_ms if run.result else None
+    if pair is None:
+        return NO_VALUE
+    return f"{format_ms(pair.exported.p10, False)}..{format_ms(pair.exported.p90, False)}"
+
+
+def _threads(run: Run) -> float | None:
+    return run.result.latency_ms.exported.threads if run.result and run.result.latency_ms else None
+
+
+def _percent(get: Callable[[Run], float | None]) -> Callable[[Run], str]:
+    return lambda run: format_percent(get(run), unit=False)
+
+
+def _ms(get: Callable[[Run], float | None]) -> Callable[[Run], str]:
+    return lambda run: format_ms(get(run), unit=False)
+
+
+def _whole(get: Callable[[Run], float | None]) -> Callable[[Run], str]:
+    def text(run: Run) -> str:
+        value = get(run)
+        return NO_VALUE if value is None else f"{value:.0f}"
+
+    return text
+
+
+def _bytes(get: Callable[[Run], float | None]) -> Callable[[Run], str]:
+    return lambda run: format_bytes(get(run))
+
+
+def _state(run: Run) -> str:
+    progress = run.progress
+    if run.state is JobState.RUNNING and progress is not None and progress.total > 0:
+        return f"{state_text(run)} {100 * progress.done / progress.total:.0f} %"
+    return state_text(run)
+
+
+def notes_of(run: Run) -> str:
+    """Return what else is to be said of a run: why it stopped, why int8 is not faster, the engine's remarks."""
+    parts = [run.error] if run.error else []
+    result = run.result
+    if result is not None:
+        pair = result.latency_ms
+        if pair is not None and pair.exported.median > 0.95 * pair.float.median:
+            parts.append(tr("int8 is not faster here"))
+        if pair is not None:
+            parts.extend(pair.notes)
+        parts.extend(result.notes)
+    return "; ".join(part.rstrip(".") for part in parts)
+
+
+COLUMNS: tuple[RunColumn, ...] = (
+    RunColumn("run", "Run", "Number of the run.", "Run 100 M", lambda run: run.title, lambda run: run.id, False),
+    RunColumn(
+        "state",
+        "State",
+        "Where the run is; a run that stopped keeps what it has measured.",
+        "running 100 %",
+        _state,
+        lambda run: list(JobState).index(run.state),
+        False,
+    ),
+    RunColumn(
+        "recipe",
+        "Recipe",
+        "Whether the run was made with the recipe, model and data that are open now.",
+        "current M",
+        lambda run: "",
+        lambda run: None,
+        False,
+    ),
+    RunColumn(
+        "float",
+        "Float, %",
+        "Top-1 of the float model (agreement without labels).",
+        "100.00 MM",
+        _percent(_float),
+        _float,
+    ),
+    RunColumn(
+        "simulated",
+        "Simulated, %",
+        "Top-1 of the quantized network as QStudio computes it.",
+        "Simulated, %",
+        _percent(_simulated),
+        _simulated,
+    ),
+    RunColumn(
+        "exported",
+        "Exported, %",
+        "Top-1 of the written ONNX file in onnxruntime.",
+        "Exported, %",
+        _percent(_exported),
+        _exported,
+    ),
+    RunColumn(
+        "drop",
+        "Difference",
+        "Quantized minus float in points, with its 95 % interval from paired samples. Inside the interval: no "
+        "difference was shown.",
+        "-10.00 ±0.25 M",
+        lambda run: drop_text(run.result) or NO_VALUE,
+        lambda run: drop(run.result),
+    ),
+    RunColumn(
+        "agreement",
+        "Agreement, %",
+        "Share of samples on which the quantized network gives float's answer. 99 and more is good.",
+        "Agreement, %",
+        _percent(_agreement),
+        _agreement,
+    ),
+    RunColumn(
+        "unfused",
+        "Parity, %",
+        "Equal answers: simulation against onnxruntime without graph optimisation. 99.95 and more is good.",
+        "100.00 MM",
+        _percent(_unfused),
+        _unfused,
+    ),
+    RunColumn(
+        "fused",
+        "Parity fused, %",
+        "Equal answers: simulation against onnxruntime's fused integer kernels.",
+        "Parity fused, %",
+        _percent(_fused),
+        _fused,
+    ),
+    RunColumn(
+        "lsb",
+        "Max LSB",
+        "Largest difference of any compared code, in steps. 0 or 1 is good.",
+        "Max LSB",
+        _whole(_lsb),
+        _lsb,
+    ),
+    RunColumn(
+        "size", "Size", "Packed codes, scales, zero points and what stays float.", "1.16 MB M", _bytes(_size), _size
+    ),
+    RunColumn("file", "File", "The exported file on disk.", "1.16 MB M", _bytes(_file), _file),
+    RunColumn(
+        "float_ms",
+        "Float, ms",
+        "Median time of one float inference, measured here.",
+        "Float, ms",
+        _ms(_float_ms),
+        _float_ms,
+    ),
+    RunColumn(
+        "exported_ms",
+        "Exported, ms",
+        "Median time of one inference of the exported file, measured here. Bold where it beats float.",
+        "Exported, ms",
+        _ms(_exported_ms),
+        _exported_ms,
+    ),
+    RunColumn(
+        "spread",
+        "p10..p90, ms",
+        "Nine tenths of the inferences took longer than p10, one tenth longer than p90.",
+        "0.30..0.40 MM",
+        _spread,
+        _exported_ms,
+    ),
+    RunColumn("threads", "Threads", "Threads onnxruntime used.", "Threads", _whole(_threads), _threads),
+    RunColumn(
+        "notes", "Notes", "Why a run stopped, why int8 is not faster.", "M" * 20, notes_of, lambda run: None, False
+    ),
+)
+
+COLUMN_IDS = tuple(column.id for column in COLUMNS)
+
+
+class RunsModel(QAbstractTableModel):
+    """The session's runs in the chosen order."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._runs: list[Run] = []
+        self._sort: tuple[int, Qt.SortOrder] = (-1, Qt.SortOrder.AscendingOrder)
+        self.update_runs()
+
+    def update_runs(self) -> None:
+        """Take over the session's runs; rows stay where they are while a run reports progress."""
+        runs = {run.id: run for run in self._session.runs}
+        if set(runs) == {run.id for run in self._runs}:
+            self._runs = [runs[run.id] for run in self._runs]
+            self.refresh()
+        else:
+            self.beginResetModel()
+            self._runs = self._arranged(list(self._session.runs))
+            self.endResetModel()
+
+    def refresh(self) -> None:
+        """Repaint everything; the recipe has changed."""
+        if self._runs:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self._runs) - 1, len(COLUMNS) - 1))
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Sort by a column; -1 is the order in which the runs were started."""
+        self._sort = (column, order)
+        self.layoutAboutToBeChanged.emit()
+        self._runs = self._arranged(list(self._session.runs))
+        self.layoutChanged.emit()
+
+    def _arranged(self, runs: list[Run]) -> list[Run]:
+        column, order = self._sort
+        if column < 0:
+            return runs
+        keys = np.array([_nan(COLUMNS[column].key(run)) for run in runs])
+        if order is Qt.SortOrder.DescendingOrder:
+            keys = -keys
+        return [runs[i] for i in np.argsort(keys, kind="stable")]
+
+    def run_at(self, row: int) -> Run:
+        """Return the run in a row."""
+        return self._runs[row]
+
+    def row_of(self, number: int | None) -> int | None:
+        """Return the row of a run; None when there is none."""
+        return next((row for row, run in enumerate(self._runs) if run.id == number), None)
+
+    def rowCount(self, parent: Index | None = None) -> int:
+        """Return the number of runs."""
+        return 0 if parent is not None and parent.isValid() else len(self._runs)
+
+    def columnCount(self, parent: Index | None = None) -> int:
+        """Return the number of columns."""
+        return 0 if parent is not None and parent.isValid() else len(COLUMNS)
+
+    def data(self, index: Index, role: int = Role.DisplayRole) -> Any:
+        """Return what a role asks of a cell."""
+        if not index.isValid():
+            return None
+        column, run = COLUMNS[index.column()], self._runs[index.row()]
+        if role == Role.DisplayRole:
+            if column.id == "recipe":
+                return tr("current") if self._session.is_current(run) else tr("other")
+            return column.text(run)
+        if role == Role.TextAlignmentRole:
+            side = Qt.AlignmentFlag.AlignRight if column.right else Qt.AlignmentFlag.AlignLeft
+            return side | Qt.AlignmentFlag.AlignVCenter
+        if role == Role.ForegroundRole:
+            return self._color(column.id, run)
+        if role == Role.FontRole:
+            pair = run.result.latency_ms if run.result else None
+            faster = pair is not None and pair.exported.median < pair.float.median
+            return theme().font("normal", bold=True) if column.id == "exported_ms" and faster else None
+        if role in (Role.ToolTipRole, Role.AccessibleTextRole):
+            return self._told(column, run)
+        return None
+
+    def _color(self, column: str, run: Run) -> QColor | None:
+        palette = theme().palette
+        if column == "drop":
+            value, half = drop(run.result), drop_interval(best_metrics(run.result))
+            if value is not None and half is not None and abs(value) > half:
+                return QColor(palette.worse if value < 0 else palette.better)
+        if column == "state" and run.state in (JobState.FAILED, JobState.KILLED):
+            return QColor(palette.worse)
+        if column == "recipe" and not self._session.is_current(run):
+            return QColor(palette.muted)
+        return None
+
+    def _told(self, column: RunColumn, run: Run) -> str:
+        result = run.result
+        extra = ""
+        if column.id in ("float", "simulated", "exported") and result is not None:
+            extra = metrics_text(getattr(result, column.id))
+        elif column.id in ("drop", "agreement"):
+            extra = drop_words(result)
+        elif column.id in ("unfused", "fused", "lsb"):
+            extra = parity_words(result.parity if result else None)
+        elif column.id in ("float_ms", "exported_ms", "spread", "threads"):
+            extra = latency_words(result.latency_ms if result else None)
+        elif column.id in ("state", "notes"):
+            extra = notes_of(run)
+        elif column.id == "recipe":
+            extra = tr("Double-click restores this run's recipe")
+        return "\n".join(part for part in (tr(column.help), extra) if part)
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Role.DisplayRole) -> Any:
+        """Return title, meaning and alignment of a column."""
+        if orientation is not Qt.Orientation.Horizontal:
+            return None
+        column = COLUMNS[section]
+        if role == Role.DisplayRole:
+            return tr(column.title)
+        if role == Role.ToolTipRole:
+            return tr(column.help)
+        if role == Role.TextAlignmentRole:
+            side = Qt.AlignmentFlag.AlignRight if column.right else Qt.AlignmentFlag.AlignLeft
+            return side | Qt.AlignmentFlag.AlignVCenter
+        return None
+
+    def as_text(self, separator: str) -> str:
+        """Return all runs as lines with a header."""
+        out = io.StringIO()
+        writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+        writer.writerow([column.title for column in COLUMNS])
+        for row in range(len(self._runs)):
+            writer.writerow([self.data(self.index(row, column)) for column in range(len(COLUMNS))])
+        return out.getvalue()

@@ -1,0 +1,107 @@
+"""The cheat sheet of keys and the page about the program; neither blocks the window."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QKeySequence
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
+
+from qstudio import __version__
+from qstudio.ui.actions import Actions
+from qstudio.ui.text import tr
+from qstudio.ui.theme import theme
+
+PACKAGES = ("PySide6-Essentials", "pyqtgraph", "numpy", "torch", "onnx", "onnxruntime", "scikit-learn")
+
+MORE_KEYS: tuple[tuple[str, str], ...] = (
+    ("↑ ↓ PgUp PgDn", "Move through the layers"),
+    ("Shift+↑ ↓, Ctrl+click", "Select several layers"),
+    ("Return, F2, double-click", "Edit the cell"),
+    ("Double-click on a run", "Restore its recipe"),
+)
+"""Keys that belong to widgets and stand in no action."""
+
+
+class Sheet(QDialog):
+    """A page of text lines beside the window."""
+
+    def __init__(self, title: str, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setWindowTitle(title)
+        self.setModal(False)
+        self._page = QWidget()
+        self._grid = QGridLayout(self._page)
+        self._grid.setHorizontalSpacing(24)
+        self._grid.setVerticalSpacing(6)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setWidget(self._page)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.close)
+        layout = QVBoxLayout(self)
+        layout.addWidget(area)
+        layout.addWidget(buttons)
+        self.resize(theme().px(560), min(theme().px(640), parent.height() - 60))
+
+    def add_heading(self, text: str) -> None:
+        """Add a heading."""
+        label = QLabel(text)
+        label.setFont(theme().font("normal", bold=True))
+        self._grid.addWidget(label, self._grid.rowCount(), 0, 1, 2)
+
+    def add_line(self, left: str, right: str) -> None:
+        """Add a line of two columns."""
+        row = self._grid.rowCount()
+        first, second = QLabel(left), QLabel(right)
+        first.setProperty("role", "muted")
+        second.setWordWrap(True)
+        second.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._grid.addWidget(first, row, 0)
+        self._grid.addWidget(second, row, 1)
+
+    def finish(self) -> None:
+        """Push the lines to the top and show the sheet."""
+        self._grid.setColumnStretch(1, 1)
+        self._grid.setRowStretch(self._grid.rowCount(), 1)
+        self.show()
+
+
+def show_cheat_sheet(actions: Actions, parent: QWidget) -> Sheet:
+    """Show every key of the window, made from the actions."""
+    sheet = Sheet(tr("Keys"), parent)
+    heading = ""
+    for action in actions.all():
+        if not action.shortcuts():
+            continue
+        if action.spec.menu != heading:
+            heading = action.spec.menu
+            sheet.add_heading(" ".join(tr(part) for part in heading.split("/")))
+        keys = "   ".join(key.toString(QKeySequence.SequenceFormat.NativeText) for key in action.shortcuts())
+        sheet.add_line(keys, tr(action.spec.text).rstrip("…"))
+    sheet.add_heading(tr("Tables and charts"))
+    for keys, text in MORE_KEYS:
+        sheet.add_line(tr(keys), tr(text))
+    sheet.finish()
+    return sheet
+
+
+def show_about(parent: QWidget) -> Sheet:
+    """Show what the program is and which versions it runs on."""
+    sheet = Sheet(tr("About QStudio"), parent)
+    sheet.add_heading(f"QStudio {__version__}")
+    sheet.add_line("", tr("Open a trained network, choose how each layer is quantized, and read what it costs."))
+    sheet.add_line("", tr("Apache License 2.0. No network access, no telemetry."))
+    sheet.add_heading(tr("Versions"))
+    sheet.add_line("Python", platform.python_version())
+    for package in PACKAGES:
+        try:
+            sheet.add_line(package, version(package))
+        except PackageNotFoundError:
+            sheet.add_line(package, tr("not installed"))
+    sheet.add_line(tr("System"), f"{platform.system()} {platform.release()} {platform.machine()}")
+    sheet.finish()
+    return sheet

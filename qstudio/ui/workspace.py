@@ -1,0 +1,156 @@
+"""Where the panels stand: Explore and Tune are two arrangements of the same widgets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QByteArray, QSettings, Qt
+from PySide6.QtWidgets import QSplitter, QStackedWidget, QTabWidget, QVBoxLayout, QWidget
+
+from qstudio.session.session import Session
+from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.data.data_panel import DataPanel
+from qstudio.ui.folding_pair import FoldingPair
+from qstudio.ui.log_drawer import LogDrawer
+from qstudio.ui.runs.runs_table import RunsTable
+from qstudio.ui.table.layer_table import LayerTable
+from qstudio.ui.text import tr
+from qstudio.ui.theme import theme
+
+if TYPE_CHECKING:
+    from qstudio.ui.runs.run_chart import RunChart
+    from qstudio.ui.runs.run_detail import RunDetail
+
+PERSPECTIVES = ("explore", "tune")
+SIDE_BY_SIDE_PX = 900
+"""Chart and run detail stand beside each other from this width on, in tabs below it."""
+
+LEFT_SHARE = {"explore": 0.54, "tune": 0.42}
+RUNS_SHARE = 0.30
+
+
+class Workspace(QWidget):
+    """Layers and data at the left; at the right the inspector (Explore) or chart and run (Tune); runs below in Tune."""
+
+    def __init__(self, session: Session, bridge: SessionBridge, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._bridge = bridge
+        self.perspective = "explore"
+        self._sizes: dict[str, tuple[QByteArray, QByteArray]] = {}
+        self._built = False
+        self._arranged = False
+        self.layer_table = LayerTable(session, bridge)
+        self.data_panel = DataPanel(session, bridge)
+        self.runs_table = RunsTable(session, bridge)
+        self.log = LogDrawer(bridge)
+        self.inspector: QWidget | None = None
+        self.chart: RunChart | None = None
+        self.detail: RunDetail | None = None
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.addTab(self.layer_table, tr("Layers"))
+        self.tabs.addTab(self.data_panel, tr("Data"))
+        self._right = QStackedWidget()
+        self._top = QSplitter(Qt.Orientation.Horizontal)
+        self._top.setChildrenCollapsible(False)
+        self._top.addWidget(self.tabs)
+        self._top.addWidget(self._right)
+        self._all = QSplitter(Qt.Orientation.Vertical)
+        self._all.setChildrenCollapsible(False)
+        self._all.addWidget(self._top)
+        self._all.addWidget(self.runs_table)
+        self._all.addWidget(self.log)
+        self._all.setStretchFactor(0, 1)
+        self.runs_table.hide()
+        self.log.hide()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._all)
+
+    def build_late(self) -> None:
+        """Build the panels that draw: they load pyqtgraph, which the window does not wait for."""
+        if self._built:
+            return
+        self._built = True
+        from qstudio.ui.inspector.panel import InspectorPanel
+        from qstudio.ui.runs.run_chart import RunChart
+        from qstudio.ui.runs.run_detail import RunDetail
+
+        self.inspector = InspectorPanel(self._session, self._bridge)
+        self.chart = RunChart(self._session, self._bridge)
+        self.detail = RunDetail(self._session, self._bridge)
+        self._right.addWidget(self.inspector)
+        self._right.addWidget(
+            FoldingPair((tr("Chart"), self.chart), (tr("Selected run"), self.detail), SIDE_BY_SIDE_PX)
+        )
+        self._right.setCurrentIndex(PERSPECTIVES.index(self.perspective))
+
+    def show_perspective(self, name: str) -> None:
+        """Arrange the panels for Explore or Tune; each keeps the sizes it was given."""
+        if name == self.perspective or name not in PERSPECTIVES:
+            return
+        self._keep_sizes()
+        self.perspective = name
+        if self._built:
+            self._right.setCurrentIndex(PERSPECTIVES.index(name))
+        self.runs_table.setVisible(name == "tune")
+        self._restore_sizes()
+
+    def _keep_sizes(self) -> None:
+        if self._arranged:
+            self._sizes[self.perspective] = (self._top.saveState(), self._all.saveState())
+
+    def _restore_sizes(self) -> None:
+        kept = self._sizes.get(self.perspective)
+        if kept is not None and self._top.restoreState(kept[0]) and self._all.restoreState(kept[1]):
+            return
+        self._spread()
+
+    def _spread(self) -> None:
+        """Give the panels their usual shares of the window."""
+        width, height = max(self.width(), 400), max(self.height(), 300)
+        left = round(width * LEFT_SHARE[self.perspective])
+        self._top.setSizes([left, width - left])
+        runs = round(height * RUNS_SHARE) if self.perspective == "tune" else 0
+        log = theme().px(140) if self.log.isVisible() else 0
+        self._all.setSizes([height - runs - log, runs, log])
+
+    def showEvent(self, event: object) -> None:
+        """Arrange the panels once their room is known."""
+        super().showEvent(event)  # type: ignore[arg-type]
+        if not self._arranged:
+            self._arranged = True
+            self._restore_sizes()
+
+    def reset_layout(self) -> None:
+        """Forget all sizes and columns."""
+        self._sizes.clear()
+        self.layer_table.view.choose_columns(None)
+        self.log.hide()
+        self._spread()
+
+    def toggle_log(self) -> None:
+        """Show or hide the log."""
+        self.log.setVisible(not self.log.isVisible())
+        if self.log.isVisible() and self._all.sizes()[2] < theme().px(80):
+            sizes = self._all.sizes()
+            self._all.setSizes([sizes[0] - theme().px(140), sizes[1], theme().px(140)])
+
+    def save(self, store: QSettings) -> None:
+        """Write sizes and columns."""
+        self._keep_sizes()
+        for name, (top, whole) in self._sizes.items():
+            store.setValue(f"layout/{name}/top", top)
+            store.setValue(f"layout/{name}/all", whole)
+        chosen = self.layer_table.view.chosen_columns
+        store.setValue("columns", ",".join(chosen) if chosen is not None else "")
+
+    def load(self, store: QSettings) -> None:
+        """Read sizes and columns."""
+        for name in PERSPECTIVES:
+            top, whole = store.value(f"layout/{name}/top"), store.value(f"layout/{name}/all")
+            if isinstance(top, QByteArray) and isinstance(whole, QByteArray):
+                self._sizes[name] = (top, whole)
+        columns = str(store.value("columns", "") or "")
+        self.layer_table.view.choose_columns(tuple(columns.split(",")) if columns else None)
