@@ -93,6 +93,9 @@ class FloatAccuracy:
     eval_samples: int | None = None
     """None = all."""
     seed: int = 0
+    calibration_data: DataSpec | None = None
+    calibration_samples: int = 512
+    """Where the data has one split only, calibration samples are drawn from it and are not evaluated on."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing.util  # noqa: F401 - its exit handler must be registered before ours, so that ours runs first
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from qstudio.engine.boot import BootOptions
 from qstudio.engine.client import Job
+from qstudio.engine.cores import available_cores
 from qstudio.engine.desk import Desk
 from qstudio.engine.jobs import spec_of
 from qstudio.engine.link import Died, Link, Unreadable
@@ -390,13 +390,6 @@ class ProcessEngine:
     def _tell_died(self, process: str, sentence: str) -> None:
         if self.on_process_died is not None:
             self.on_process_died(process, sentence)
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 _OPEN: list[ProcessEngine] = []
