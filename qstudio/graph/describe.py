@@ -7,6 +7,7 @@ import math
 import onnx
 from onnx import numpy_helper
 
+from qstudio.core.errors import UserError
 from qstudio.core.graph_types import GraphDescription, GraphNode, TensorInfo
 from qstudio.graph.shapes import infer_tensors
 from qstudio.graph.structure import sorted_nodes
@@ -41,6 +42,17 @@ def describe(proto: onnx.ModelProto) -> GraphDescription:
     Raises:
         UserError: when the graph is damaged (a cycle, a tensor that is read and never written).
     """
+    try:
+        return _described(proto)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:120]
+        text = f"the model cannot be described ({type(error).__name__}: {reason})"
+        raise UserError(text, proto.graph.name, "Check it with onnx.checker") from error
+
+
+def _described(proto: onnx.ModelProto) -> GraphDescription:
     tensors = infer_tensors(proto)
     for_one = infer_tensors(proto, batch=1)
     refused = {name: reason for name, _, reason in unsupported_operators(proto)}

@@ -12,8 +12,8 @@ _INTO = ("Conv", "ConvTranspose", "Gemm")
 def fold_batchnorm(graph: onnx.GraphProto) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Fold every BatchNormalization that can be folded, in place.
 
-    y = scale * (x - mean) / sqrt(var + epsilon) + bias with x = W*a + b is W' = W*g and b' = (b - mean)*g + bias, where
-    g = scale / sqrt(var + epsilon) per output channel (Jacob et al., CVPR 2018, section 3.2). It is computed in float64.
+    y = scale * (x - mean) / sqrt(var + epsilon) + bias with x = W*a + b is W' = W*g and b' = (b - mean)*g + bias,
+    where g = scale / sqrt(var + epsilon) per output channel (Jacob et al., CVPR 2018, section 3.2), in float64.
     A channel with var ~ 0 has a large but finite g and survives. The weight keeps its name when no other node reads
     it; the folded node writes the tensor that the BatchNormalization wrote.
 
@@ -100,7 +100,7 @@ def _fold_one(
     weight = numpy_helper.to_array(initializers[target.input[1]])
     with np.errstate(all="ignore"):
         gain = scale / np.sqrt(variance + _number(norm, "epsilon", 1e-5))
-        old_bias = 0.0
+        old_bias = np.zeros(())
         if len(target.input) > 2 and target.input[2]:
             old_bias = numpy_helper.to_array(initializers[target.input[2]]).astype(np.float64)
             old_bias = old_bias * (_number(target, "beta", 1.0) if target.op_type == "Gemm" else 1.0)

@@ -41,8 +41,8 @@ def load_model(path: str | Path) -> LoadedModel:
     """Open an .onnx or .pt2 file; other names are told apart by content.
 
     Raises:
-        UserError: for anything that cannot be opened: missing, empty, truncated, damaged or pickled files, operator sets
-            outside 7 to 25, external data that is missing or lies outside the model's folder.
+        UserError: for anything that cannot be opened: missing, empty, truncated, damaged or pickled files, operator
+            sets outside 7 to 25, external data that is missing or lies outside the model's folder.
     """
     file = Path(path)
     data = _read(file)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from qstudio.core.errors import UserError
@@ -16,7 +15,7 @@ from qstudio.graph.structure import sorted_nodes
 OPSET_RANGE = (7, 25)
 _AGAIN = "Export or download the model again"
 _DEEPEST_SUBGRAPH = 16
-_TYPED_FIELD_OF = {
+_TYPED_FIELD_OF: dict[int, tuple[str, int]] = {
     TensorProto.FLOAT: ("float_data", 1),
     TensorProto.COMPLEX64: ("float_data", 2),
     TensorProto.DOUBLE: ("double_data", 1),
@@ -45,7 +44,7 @@ def read_onnx(data: bytes, file: Path) -> tuple[onnx.ModelProto, list[bytes]]:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
-    except (DecodeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # protobuf has its own error types, which differ between its implementations
         raise UserError("this is not an ONNX model, or it is truncated", where, _AGAIN) from error
     try:
         _check_header(proto, where)
@@ -178,6 +177,18 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
         raise UserError(f"{label} declares {wanted} values but {count} are stored", where, _AGAIN)
 
 
+def _check_text(graph: onnx.GraphProto, where: str) -> None:
+    """Refuse names that are no text: protobuf reads them from a damaged file, but cannot write them again."""
+    words = [graph.name, *(t.name for t in graph.initializer)]
+    words += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+    for node in graph.node:
+        words += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+    try:
+        "".join(words).encode("utf-8")
+    except UnicodeError as error:
+        raise UserError("a name in the model is not valid text; the file is damaged", where, _AGAIN) from error
+
+
 def check_structure(proto: onnx.ModelProto, where: str) -> None:
     """Check that the nodes can be put in order and that outputs and names make sense.
 
@@ -186,6 +197,7 @@ def check_structure(proto: onnx.ModelProto, where: str) -> None:
     """
     graph = proto.graph
     names = [t.name for t in graph.initializer]
+    _check_text(graph, where)
     if len(names) != len(set(names)):
         twice = next(n for n in names if names.count(n) > 1)
         raise UserError(f"the initializer {twice!r} is stored twice", where, _AGAIN)

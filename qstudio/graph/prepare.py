@@ -41,7 +41,8 @@ def prepare(proto: onnx.ModelProto, *, fold_batchnorm: bool = True) -> Prepared:
     In this order: local functions inlined, operator set raised to 13, Constant nodes made initializers, initializers
     taken out of the graph inputs, nodes put in order and named, constant subexpressions and renaming Identities folded,
     ReduceMean over the spatial axes made a GlobalAveragePool (integer kernels exist for that only), constants added
-    to a Conv's or MatMul's output made its bias, BatchNormalization folded. Every other node and name stays. Outputs equal the original's up to rounding.
+    to a Conv's or MatMul's output made its bias, BatchNormalization folded. Every other node and name stays. Outputs
+    equal the original's up to rounding.
 
     Args:
         proto: The model; it is not changed.
@@ -50,6 +51,17 @@ def prepare(proto: onnx.ModelProto, *, fold_batchnorm: bool = True) -> Prepared:
     Raises:
         UserError: when the graph is damaged.
     """
+    try:
+        return _prepared(proto, fold_batchnorm)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:120]
+        text = f"the model cannot be prepared ({type(error).__name__}: {reason})"
+        raise UserError(text, proto.graph.name, "Check it with onnx.checker") from error
+
+
+def _prepared(proto: onnx.ModelProto, fold_batchnorm: bool) -> Prepared:
     notes: list[str] = []
     model = onnx.ModelProto()
     model.CopyFrom(proto)

@@ -4,8 +4,8 @@ What torch 2.13 does with a .pt2 (torch/export/pt2_archive/_package.py, torch/_e
 weights and constants marked `use_pickle` go through torch.load(weights_only=False); sample inputs that the restricted
 unpickler refuses are loaded without restriction; opaque and custom objects are unpickled; compiled parts
 (data/aotinductor) are shared libraries that are loaded; symbolic sizes go through sympy.sympify, which evaluates text;
-and call targets are any attribute reachable from the `torch` module. So only a plain archive is accepted: JSON, raw tensor
-bytes, and sample inputs that the restricted unpickler takes. What is handed to torch is a new archive made from
+and call targets are any attribute reachable from the `torch` module. So only a plain archive is accepted: JSON, raw
+tensor bytes, and sample inputs that the restricted unpickler takes. What is handed to torch is a new archive made from
 exactly what was checked.
 """
 
@@ -44,8 +44,8 @@ _SYMBOLIC_CALLS = {
     "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CeilDiv", "ModularIndexing", "Where", "CleanDiv", "Eq", "Ne", "Lt",
     "Le", "Gt", "Ge", "And", "Or", "Not", "Abs", "floor", "ceiling", "sqrt", "IntTrueDiv", "FloatTrueDiv", "ToFloat",
     "FloorToInt", "CeilToInt", "TruncToInt", "RoundToInt", "Identity", "Integer", "Symbol",
-    "Add", "Mul", "Pow", "Rational", "Float", "StrictLessThan", "LessThan", "StrictGreaterThan", "GreaterThan", "Equality",
-    "Unequality",
+    "Add", "Mul", "Pow", "Rational", "Float", "StrictLessThan", "LessThan", "StrictGreaterThan", "GreaterThan",
+    "Equality", "Unequality",
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def _records(data: bytes, where: str) -> dict[str, bytes]:
             if len(roots) != 1:
                 raise UserError("this zip archive is not a torch.export archive", where, _AGAIN)
             records = {n.split("/", 1)[1]: archive.read(n) for n in names if "/" in n and not n.endswith("/")}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
         raise UserError("this is not a .pt2 archive, or it is truncated", where, _AGAIN) from error
     except Exception as error:
         if isinstance(error, UserError):

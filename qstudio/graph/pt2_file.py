@@ -91,9 +91,9 @@ def _named(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def _refuse_training(program: Any, where: str) -> None:
-    """Refuse a program captured in training mode: its statistics would change with each batch, and
+    """Refuse a program captured in training mode, in which its statistics would follow each batch.
 
-    `ExportedProgram.module().eval()` raises, so it cannot be set right afterwards.
+    It cannot be set right afterwards: `ExportedProgram.module().eval()` raises.
     """
     for node in program.graph.nodes:
         if node.op != "call_function":

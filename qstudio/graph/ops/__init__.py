@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qstudio.graph.ops import (
+    attention,
     conv,
     elementwise,
     indexing,
@@ -13,10 +14,12 @@ from qstudio.graph.ops import (
     recurrent,
     reduce,
     resize,
+    sampling,
     shape,
 )
 
 __all__ = [
+    "attention",
     "conv",
     "elementwise",
     "indexing",
@@ -27,5 +30,6 @@ __all__ = [
     "recurrent",
     "reduce",
     "resize",
+    "sampling",
     "shape",
 ]

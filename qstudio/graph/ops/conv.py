@@ -72,9 +72,9 @@ def convolve_transposed(
         explicit = small + large if auto_pad == "SAME_UPPER" else large + small
     elif auto_pad == "VALID":
         explicit = [0] * (2 * rank)
-    if explicit[:rank] == explicit[rank:] and all(extra[a] < max(stride[a], dilation[a]) for a in range(rank)):
-        if min(explicit, default=0) >= 0:
-            return _CONV_TRANSPOSE[rank - 1](x, weight, bias, stride, explicit[:rank], extra, groups, dilation)
+    direct = explicit[:rank] == explicit[rank:] and min(explicit, default=0) >= 0
+    if direct and all(extra[a] < max(stride[a], dilation[a]) for a in range(rank)):
+        return _CONV_TRANSPOSE[rank - 1](x, weight, bias, stride, explicit[:rank], extra, groups, dilation)
     y = _CONV_TRANSPOSE[rank - 1](x, weight, bias, stride, 0, 0, groups, dilation)
     # Output padding adds places that no input reaches (zero, plus the bias); pads crop.
     grow = [max(0, extra[a] - explicit[rank + a]) for a in range(rank)]

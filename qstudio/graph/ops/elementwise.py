@@ -183,6 +183,11 @@ def identity(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def bit_not(x: torch.Tensor) -> torch.Tensor:
+    """Turn all bits around."""
+    return torch.bitwise_not(x.to(torch.int64)).to(x.dtype) if x.dtype in WIDE_INTEGERS else torch.bitwise_not(x)
+
+
 def negative(x: torch.Tensor) -> torch.Tensor:
     """Compute -x."""
     return -x
@@ -196,7 +201,7 @@ _UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Asinh": torch.asinh,
     "Atan": torch.atan,
     "Atanh": torch.atanh,
-    "BitwiseNot": torch.bitwise_not,
+    "BitwiseNot": bit_not,
     "Ceil": torch.ceil,
     "Cos": torch.cos,
     "Cosh": torch.cosh,
@@ -427,7 +432,8 @@ def translate_is_infinite(view: NodeView) -> fx.Node:
 
 def where(condition: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Choose x where the condition holds, else y."""
-    return torch.where(*aligned(condition, x, y))
+    condition, x, y = aligned(condition, x, y)
+    return torch.where(condition, x, y)
 
 
 @translates("Where")

@@ -22,9 +22,10 @@ def gemm(
 ) -> torch.Tensor:
     """Compute ONNX's Gemm: alpha * a' @ b' + beta * c, with c broadcast to [M, N]."""
     a = a.t() if trans_a else a
-    if alpha == 1.0 and beta == 1.0 and (c is None or c.dim() == 1) and a.is_floating_point():
-        if c is None or c.shape[0] == b.shape[0 if trans_b else 1]:
-            return F.linear(a, b if trans_b else b.t(), c)
+    columns = b.shape[0 if trans_b else 1]
+    plain = alpha == 1.0 and beta == 1.0 and a.is_floating_point()
+    if plain and (c is None or c.shape == (columns,)):
+        return F.linear(a, b if trans_b else b.t(), c)
     y = a @ (b.t() if trans_b else b)
     if alpha != 1.0:
         y = (alpha * y).to(y.dtype)
@@ -111,6 +112,12 @@ def matmul_integer(
 ) -> torch.Tensor:
     """Compute ONNX's MatMulInteger: int32 sums of (a - za) * (b - zb), zero points per row of a, per column of b."""
     return torch.matmul(centred(a, a_zero_point, -2), centred(b, b_zero_point, -1)).to(torch.int32)
+
+
+@translates("Det")
+def determinant(view: NodeView) -> fx.Node:
+    """Translate Det."""
+    return view.call(torch.linalg.det, view.tensor(0))
 
 
 @translates("MatMulInteger")

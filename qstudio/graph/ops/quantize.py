@@ -44,9 +44,22 @@ def _to_float8(x: torch.Tensor, number: int, saturate: bool) -> torch.Tensor:
     return torch.where(beyond | wide.isinf(), lost, wide).to(dtype)
 
 
-def cast(x: torch.Tensor, number: int, saturate: bool = True) -> torch.Tensor:
-    """Convert x to an ONNX element type, given by its number."""
+def _to_power_of_two(x: torch.Tensor, rounding: str) -> torch.Tensor:
+    """Round to float8 e8m0, which has powers of two only, in the asked-for direction."""
+    mantissa, exponent = torch.frexp(x.to(torch.float32).abs())  # mantissa in [0.5, 1)
+    limit = {"up": 0.5, "nearest": 0.75}.get(rounding, 1.0)
+    raise_it = mantissa > limit if rounding == "up" else mantissa >= limit
+    power = (exponent - 1 + raise_it).clamp(-127, 127)
+    power = torch.where(mantissa == 0, torch.full_like(power, -127), power)  # the type has no zero
+    rounded = torch.ldexp(torch.ones_like(mantissa), power)
+    return torch.where(x.isnan(), torch.full_like(rounded, float("nan")), rounded).to(torch.float8_e8m0fnu)
+
+
+def cast(x: torch.Tensor, number: int, saturate: bool = True, rounding: str = "up") -> torch.Tensor:
+    """Convert x to an ONNX element type, given by its number; the rounding matters to float8 e8m0 only."""
     dtype = TORCH_OF_ONNX[number]
+    if number == TensorProto.FLOAT8E8M0 and x.is_floating_point():
+        return _to_power_of_two(x, rounding)
     if number in _FLOAT8:
         return _to_float8(x, number, saturate)
     if number == TensorProto.FLOAT4E2M1:
@@ -69,12 +82,13 @@ def translate_cast(view: NodeView) -> fx.Node:
     number = view.attribute("to")
     if number not in TORCH_OF_ONNX:
         raise Unsupported("a cast to text")
-    return view.call(cast, view.tensor(0), number, bool(view.attribute("saturate", 1)))
+    saturate, rounding = bool(view.attribute("saturate", 1)), view.attribute("round_mode", "up")
+    return view.call(cast, view.tensor(0), number, saturate, rounding)
 
 
-def cast_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def cast_like(x: torch.Tensor, like: torch.Tensor, saturate: bool = True) -> torch.Tensor:
     """Convert x to the type of another tensor."""
-    return x if like.dtype == x.dtype else cast(x, _NUMBER_OF_TORCH[like.dtype])
+    return x if like.dtype == x.dtype else cast(x, _NUMBER_OF_TORCH[like.dtype], saturate)
 
 
 _NUMBER_OF_TORCH = {
@@ -84,10 +98,27 @@ _NUMBER_OF_TORCH = {
 }
 
 
+def bit_cast(x: torch.Tensor, number: int) -> torch.Tensor:
+    """Read x's bytes as another element type of the same size."""
+    return x.view(TORCH_OF_ONNX[number])
+
+
+@translates("BitCast")
+def translate_bit_cast(view: NodeView) -> fx.Node:
+    """Translate BitCast."""
+    if view.attribute("to") not in TORCH_OF_ONNX or view.attribute("to") in (*_NARROW, TensorProto.FLOAT4E2M1):
+        raise Unsupported("a type without a form of its own in torch")
+    return view.call(bit_cast, view.tensor(0), view.attribute("to"))
+
+
 @translates("CastLike")
 def translate_cast_like(view: NodeView) -> fx.Node:
     """Translate CastLike."""
-    return view.call(cast_like, view.tensor(0), view.tensor(1))
+    saturate = bool(view.attribute("saturate", 1))
+    known = view.builder.element_types.get(view.inputs[1])
+    if known in TORCH_OF_ONNX:
+        return view.call(cast, view.tensor(0), known, saturate)
+    return view.call(cast_like, view.tensor(0), view.tensor(1), saturate)
 
 
 def along_axis(parameter: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> torch.Tensor:

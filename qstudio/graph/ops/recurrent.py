@@ -207,7 +207,7 @@ class Recurrent(nn.Module):
 @translates("RNN", "GRU", "LSTM")
 def translate_recurrent(view: NodeView) -> tuple[fx.Node | None, ...]:
     """Make a layer of a recurrent operator with constant weights, and a plain call of any other."""
-    names = ("activations", "activation_alpha", "activation_beta", "clip", "direction", "layout")
+    names: tuple[str, ...] = ("activations", "activation_alpha", "activation_beta", "clip", "direction", "layout")
     names += ("input_forget", "linear_before_reset")
     options = {n: view.attribute(n) for n in names if view.attribute(n) is not None}
     known = {*_PLAIN, *_WITH_ALPHA, "hardsigmoid", "scaledtanh", "affine"}

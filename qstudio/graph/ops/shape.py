@@ -158,17 +158,17 @@ def pad(x: torch.Tensor, pads: Any, mode: str = "constant", value: Any = None, a
         before, after = amounts[axis], amounts[axis + x.dim()]
         if before == 0 and after == 0:
             continue
-        place = torch.arange(-before, x.shape[axis] + after, device=x.device)
+        index = torch.arange(-before, x.shape[axis] + after, device=x.device)
         size = x.shape[axis]
         if mode == "edge":
-            place = place.clamp(0, size - 1)
+            index = index.clamp(0, size - 1)
         elif mode == "wrap":
-            place = place % size
+            index = index % size
         else:
             period = max(1, 2 * (size - 1))
-            place = place % period
-            place = torch.minimum(place, period - place)
-        x = x.index_select(axis, place)
+            index = index % period
+            index = torch.minimum(index, period - index)
+        x = x.index_select(axis, index)
     return x
 
 
