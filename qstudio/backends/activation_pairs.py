@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from qstudio.backends.graph_edit import GraphEdit
 from qstudio.backends.storage import Storage, activation_storage, as_stored
-from qstudio.core.affine import Encoding
+from qstudio.core.affine import Encoding, quantize
 from qstudio.core.model_info import SiteInfo
 
 _NEVER_NEGATIVE = ("Relu", "Sigmoid", "Softmax")
@@ -51,14 +53,24 @@ def quantize_activation(edit: GraphEdit, site: SiteInfo, encoding: Encoding, dom
     storage = activation_storage(encoding)
     constants = add_constants(edit, site.id, encoding, storage)
     for tensor in (site.members or rounded) if storage.bits == 8 else rounded:
-        cut = tensor in rounded and not storage.is_filled_by(encoding)
-        _insert_pair(edit, tensor, constants, domain, encoding if cut else None, storage)
+        _insert_pair(edit, tensor, constants, domain, encoding, storage, tensor in rounded)
 
 
 def _insert_pair(
-    edit: GraphEdit, tensor: str, constants: Constants, domain: str, cut: Encoding | None, storage: Storage
+    edit: GraphEdit,
+    tensor: str,
+    constants: Constants,
+    domain: str,
+    encoding: Encoding,
+    storage: Storage,
+    is_rounded: bool,
 ) -> None:
-    """Put Q and DQ behind a tensor; `cut` limits the codes to its [qmin, qmax] where the type is wider."""
+    """Put Q and DQ behind a tensor; where values are rounded and the type is wider, cut the codes to [qmin, qmax]."""
+    cuts = is_rounded and not storage.is_filled_by(encoding)
+    limiter = _limiter_for_codes(edit, tensor, encoding, storage) if is_rounded else None
+    if limiter is not None:
+        _insert_around(edit, tensor, constants, domain, encoding, storage, *limiter)
+        return
     if tensor in edit.outputs and tensor in edit.producers:
         source = edit.fresh(f"{tensor}_QuantizeLinear_Input")
         edit.rename_output(tensor, source)
@@ -67,30 +79,90 @@ def _insert_pair(
         source = tensor
         target = edit.fresh(dequantized_name(tensor))
         edit.rewire(tensor, target)
-    shared = [constants.scale, constants.zero_point]
     nodes: list[onnx.NodeProto] = []
-    codes = edit.fresh(f"{tensor}_QuantizeLinear_Output")
     read = source
-    if cut is not None and storage.bits == 16:
+    if cuts and storage.bits == 16:
         # Clip knows no 16-bit codes. The float range is exact: the edges are whole steps.
-        read = _clip(edit, tensor, source, np.asarray(cut.low, np.float32), np.asarray(cut.high, np.float32), nodes)
-    name = edit.fresh(f"{tensor}_QuantizeLinear")
-    nodes.append(helper.make_node("QuantizeLinear", [read, *shared], [codes], name, domain=domain))
-    if cut is not None and storage.bits == 8:
-        low, high = np.asarray(cut.qmin, storage.numpy), np.asarray(cut.qmax, storage.numpy)
-        codes = _clip(edit, tensor, codes, low, high, nodes)
-    name = edit.fresh(f"{tensor}_DequantizeLinear")
-    nodes.append(helper.make_node("DequantizeLinear", [codes, *shared], [target], name, domain=domain))
+        bounds = (np.asarray(encoding.low, np.float32), np.asarray(encoding.high, np.float32))
+        read = edit.fresh(f"{tensor}_Clip_Output")
+        names = _bounds(edit, tensor, *bounds)
+        nodes.append(helper.make_node("Clip", [source, *names], [read], edit.fresh(f"{tensor}_Clip")))
+    codes = edit.fresh(f"{tensor}_QuantizeLinear_Output")
+    nodes.append(_linear(edit, "QuantizeLinear", tensor, read, codes, constants, domain))
+    if cuts and storage.bits == 8:
+        names = _bounds(edit, tensor, *(np.asarray(q, storage.numpy) for q in (encoding.qmin, encoding.qmax)))
+        kept = edit.fresh(f"{tensor}_Clip_Output")
+        nodes.append(helper.make_node("Clip", [codes, *names], [kept], edit.fresh(f"{tensor}_Clip")))
+        codes = kept
+    nodes.append(_linear(edit, "DequantizeLinear", tensor, codes, target, constants, domain))
     edit.add_behind(source, nodes)
 
 
-def _clip(
-    edit: GraphEdit, tensor: str, read: str, low: np.ndarray, high: np.ndarray, nodes: list[onnx.NodeProto]
-) -> str:
-    output = edit.fresh(f"{tensor}_Clip_Output")
-    bounds = [edit.add_initializer(f"{tensor}_clip_low", low), edit.add_initializer(f"{tensor}_clip_high", high)]
-    nodes.append(helper.make_node("Clip", [read, *bounds], [output], edit.fresh(f"{tensor}_Clip")))
-    return output
+def _insert_around(
+    edit: GraphEdit,
+    tensor: str,
+    constants: Constants,
+    domain: str,
+    encoding: Encoding,
+    storage: Storage,
+    node: onnx.NodeProto,
+    limits: Encoding,
+) -> None:
+    """Put Q before and DQ behind a Relu or Clip, which then limits codes and keeps its name."""
+    before = node.input[0]
+    quantized, limited = edit.fresh(f"{tensor}_QuantizeLinear_Output"), edit.fresh(f"{tensor}_codes")
+    if tensor in edit.outputs:
+        target = tensor
+    else:
+        target = edit.fresh(dequantized_name(tensor))
+        edit.rewire(tensor, target)
+    edit.rename_output(tensor, limited)
+    names = _bounds(edit, tensor, *(np.asarray(q, storage.numpy) for q in (limits.qmin, limits.qmax)))
+    node.op_type = "Clip"
+    del node.input[:]
+    node.input.extend([quantized, *names])
+    edit.add_behind(before, [_linear(edit, "QuantizeLinear", tensor, before, quantized, constants, domain)])
+    edit.add_behind(limited, [_linear(edit, "DequantizeLinear", tensor, limited, target, constants, domain)])
+
+
+def _linear(
+    edit: GraphEdit, op_type: str, tensor: str, read: str, write: str, constants: Constants, domain: str
+) -> onnx.NodeProto:
+    name = edit.fresh(f"{tensor}_{op_type}")
+    return helper.make_node(op_type, [read, constants.scale, constants.zero_point], [write], name, domain=domain)
+
+
+def _bounds(edit: GraphEdit, tensor: str, low: NDArray[Any], high: NDArray[Any]) -> list[str]:
+    return [edit.add_initializer(f"{tensor}_clip_low", low), edit.add_initializer(f"{tensor}_clip_high", high)]
+
+
+def _limiter_for_codes(
+    edit: GraphEdit, tensor: str, encoding: Encoding, storage: Storage
+) -> tuple[onnx.NodeProto, Encoding] | None:
+    """Return the Relu or Clip before a tensor with its limits as codes, if it had better limit codes than floats.
+
+    A Relu or Clip that the 8-bit type's own saturation makes superfluous is dropped by onnxruntime. One that is not
+    (z > 0, fewer than 8 bits, Clip at 6 below the end of the range) would keep the Conv before it in float. On codes it
+    computes the same, because rounding is monotonic: Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b)).
+    """
+    node = edit.producers.get(tensor)
+    if node is None or node.domain or node.op_type not in ("Relu", "Clip") or storage.bits != 8:
+        return None
+    before = node.input[0]
+    if len(edit.consumers(before)) != 1 or before in edit.outputs or before not in edit.producers:
+        return None
+    bounds = [-np.inf, np.inf] if node.op_type == "Clip" else [0.0, np.inf]
+    for i, name in enumerate(node.input[1:]):
+        if name and name not in edit.initializers:
+            return None
+        if name:
+            bounds[i] = float(edit.constant(name).reshape(-1)[0])
+    scale, zero_point = np.float32(encoding.scale), int(encoding.zero_point)
+    low, high = scale * np.float32(storage.low - zero_point), scale * np.float32(storage.high - zero_point)
+    if bounds[0] <= low and high <= bounds[1]:
+        return None
+    first, last = quantize(np.asarray(bounds, np.float32), encoding)
+    return node, replace(encoding, qmin=int(first), qmax=int(last))
 
 
 def _is_never_negative(edit: GraphEdit, tensor: str) -> bool:
