@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import onnx
 import torch
-from onnx import TensorProto
 from torch import fx
 
 from qstudio.core.errors import UserError
@@ -194,6 +193,3 @@ def run(translated: Translated, feeds: dict[str, torch.Tensor]) -> dict[str, tor
     with torch.no_grad():
         results = translated.module(*[feeds[name] for name in translated.inputs])
     return dict(zip(translated.outputs, results, strict=True))
-
-
-__all__ = ["TensorProto", "Translated", "node_label", "run", "to_torch", "unsupported_operators"]

@@ -10,6 +10,7 @@ from graph_cases import build, feeds_for, relative_error, session, small_cnn
 from onnx import TensorProto, helper, numpy_helper
 
 from qstudio.core.errors import UserError
+from qstudio.graph.batch import with_dynamic_batch
 from qstudio.graph.describe import describe
 from qstudio.graph.opset import opset_of, raise_opset
 from qstudio.graph.prepare import prepare
@@ -164,7 +165,10 @@ def test_old_files_lose_their_weights_from_the_inputs_and_names_become_unique():
         proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     for node in proto.graph.node:
         node.name = "same" if node.op_type != "Relu" else ""
-    prepared = unchanged(proto)
+    prepared = prepare(proto)
+    original = session(small_cnn(9))  # onnxruntime refuses two nodes of one name
+    feeds = feeds_for(original, 2)
+    assert relative_error(session(prepared.proto).run(None, feeds)[0], original.run(None, feeds)[0]) < 1e-4
     assert [i.name for i in prepared.proto.graph.input] == ["x"]
     names = [n.name for n in prepared.proto.graph.node]
     assert "Relu_r" in names
@@ -231,3 +235,35 @@ def test_the_description_marks_what_cannot_be_run():
     described = describe(build([odd], {"x": [1, 3]}, {"y": [1, 3]}))
     assert described.node("odd").unsupported
     assert described.node("odd").domain == "com.example"
+
+
+def flattened_by_number() -> onnx.ModelProto:
+    """A model with a batch of 1 written into its Reshape, as old exporters do."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.standard_normal((4, 1, 3, 3)).astype(F),
+        "s": np.array([1, 144], np.int64),
+        "f": rng.standard_normal((144, 5)).astype(F),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
+        helper.make_node("Reshape", ["c", "s"], ["r"], "flat"),
+        helper.make_node("MatMul", ["r", "f"], ["y"], "fc"),
+    ]
+    return build(nodes, {"x": [1, 1, 8, 8]}, {"y": [1, 5]}, weights)
+
+
+def test_a_fixed_batch_is_freed():
+    proto = flattened_by_number()
+    freed = with_dynamic_batch(proto)
+    assert freed is not None
+    assert [n.name for n in freed.graph.node] == ["conv", "flat", "fc"]
+    x = feeds_for(session(freed), 4)["x"]
+    one_by_one = np.concatenate([session(proto).run(None, {"x": x[i : i + 1]})[0] for i in range(4)])
+    assert relative_error(session(freed).run(None, {"x": x})[0], one_by_one) < 1e-5
+
+
+def test_a_model_that_mixes_samples_keeps_its_batch():
+    node = helper.make_node("Softmax", ["x"], ["y"], "over_samples", axis=0)
+    assert with_dynamic_batch(build([node], {"x": [1, 4]}, {"y": [1, 4]})) is None
+    assert with_dynamic_batch(small_cnn()) is None  # it is dynamic already
