@@ -75,6 +75,11 @@ class Exit:
 
 
 @dataclass(frozen=True)
+class ExitUrgent(Exit):
+    """The same, urgent."""
+
+
+@dataclass(frozen=True)
 class Stuck:
     """Never report, never end, ignore polite signals; stream once so that the test knows that it is on."""
 
@@ -241,4 +246,5 @@ for _type, _name in (
 ):
     register(_type, f"{__name__}:{_name}", f"testing {_type.__name__}")
 register(AboutUrgent, f"{__name__}:about", "testing urgency", urgent=True)
+register(ExitUrgent, f"{__name__}:exit_", "testing an urgent exit", urgent=True)
 register(InRun, f"{__name__}:echo", "testing the run process", process="run")
