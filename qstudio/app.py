@@ -9,7 +9,10 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from qstudio.core.errors import UserError
+from qstudio.engine.messages import DataSpec
 from qstudio.engine.process_client import ProcessEngine
+from qstudio.session.data_words import add_data_options, data_spec
 from qstudio.session.options import Notice
 from qstudio.session.session import Session
 
@@ -57,23 +60,28 @@ def read_arguments(arguments: list[str]) -> argparse.Namespace:
     """Read `qstudio [MODEL] [--data D]`."""
     parser = argparse.ArgumentParser(prog="qstudio", description="Open the window.")
     parser.add_argument("model", nargs="?", default="", help="a model to open: .onnx or .pt2")
-    parser.add_argument("--data", default="", help="a dataset: digits, a file, or a folder")
+    add_data_options(parser)
     return parser.parse_args(arguments)
 
 
 def run(arguments: list[str]) -> int:
     """Open the window and return the exit code when it has been closed."""
     options = read_arguments(arguments)
+    try:
+        data = data_spec(options)
+    except UserError as error:
+        print(f"qstudio: {error.sentence()}", file=sys.stderr)
+        return 2
     # The engine's process loads for a second or two; it starts before Qt is even imported.
     engine = ProcessEngine()
     session = Session(engine)
     # Asked before there is a window: the model is being read while the window is being built.
     if options.model:
         session.open_model(options.model)
-    return _show(session, engine, options)
+    return _show(session, engine, options, data)
 
 
-def _show(session: Session, engine: Any, options: argparse.Namespace) -> int:
+def _show(session: Session, engine: Any, options: argparse.Namespace, data: DataSpec | None) -> int:
     from PySide6.QtCore import QTimer
     from PySide6.QtWidgets import QApplication
 
@@ -99,11 +107,11 @@ def _show(session: Session, engine: Any, options: argparse.Namespace) -> int:
 
         window.startup_report = StartupReport(window, report)  # type: ignore[attr-defined]
     if options.model:
-        window.commands.await_model(options.data)
+        window.commands.await_model(data)
     else:
         window.show_welcome()
-        if options.data:
-            session.open_data(options.data)
+        if data is not None:
+            session.open_data(data)
     window.show()
     # Once the first picture is out, load what it did not need.
     QTimer.singleShot(0, window.build_late)

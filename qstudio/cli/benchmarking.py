@@ -25,6 +25,6 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
     text = (
         f"{arguments.model}: {milliseconds(latency.median)} ms "
         f"(p10 {milliseconds(latency.p10)} .. p90 {milliseconds(latency.p90)}), batch {latency.batch}, {threads}\n"
-        f"{rate:,.0f} samples a second; median of {latency.runs} runs after {latency.warmup} to warm up (onnxruntime, CPU)"
+        f"{rate:,.0f} samples a second; median of {latency.runs} runs after {latency.warmup} more (onnxruntime, CPU)"
     )
     return {"model": arguments.model, "latency_ms": plain(latency)}, text

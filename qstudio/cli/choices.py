@@ -13,7 +13,7 @@ from qstudio.core.errors import UserError
 from qstudio.core.first_last import with_first_last_bits
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.recipe import FIELDS, Recipe, Rule, Values, check_refinements, make_values
-from qstudio.engine.messages import DataSpec
+from qstudio.session.data_words import data_spec
 from qstudio.session.options import RunOptions
 from qstudio.session.recipe_file import read_recipe
 
@@ -35,25 +35,6 @@ class Setting:
     def matches(self, layer: str) -> bool:
         """Return whether a layer is meant: by its exact name (which may hold brackets), or by the glob."""
         return layer == self.glob or fnmatchcase(layer, self.glob)
-
-
-def data_spec(arguments: Namespace) -> DataSpec | None:
-    """Return how the evaluation data is read; None without --data.
-
-    Raises:
-        UserError: An option is not a number, or not a size.
-    """
-    if arguments.data is None:
-        return None
-    return DataSpec(
-        arguments.data,
-        mean=_numbers(arguments.mean, "--mean"),
-        std=_numbers(arguments.std, "--std"),
-        scale=arguments.scale,
-        size=_size(arguments.size),
-        layout=arguments.layout,
-        split=arguments.split,
-    )
 
 
 def run_options(arguments: Namespace, device: str = "cpu") -> RunOptions:
@@ -172,23 +153,3 @@ def _no_such_layer(setting: Setting, model: ModelInfo) -> UserError:
     near = difflib.get_close_matches(setting.glob, names, 3, 0.5) or names[:3]
     fix = f"Choose for example {', '.join(near)}" if near else "The model has no layers"
     return UserError(f"no layer of the model matches '{setting.glob}'", f"--set {setting.text}", fix)
-
-
-def _numbers(texts: list[str] | None, where: str) -> tuple[float, ...] | None:
-    if texts is None:
-        return None
-    parts = [part for text in texts for part in text.split(",") if part]
-    try:
-        return tuple(float(part) for part in parts)
-    except ValueError:
-        fix = "Give numbers, for example 0.485 0.456 0.406, and MODEL before them"
-        raise UserError(f"'{' '.join(texts)}' is not a list of numbers", where, fix) from None
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().replace(",", "x").split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) for part in parts):
-        raise UserError(f"'{text}' is not a size", "--size", "Give one number, or HEIGHTxWIDTH")
-    return int(parts[0]), int(parts[-1])

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import Any
 
 from qstudio.cli.asking import Asker
-from qstudio.cli.choices import data_spec, recipe_choices, run_options
+from qstudio.cli.choices import recipe_choices, run_options
 from qstudio.cli.plain import plain, plain_layer, plain_model, plain_statistics
 from qstudio.cli.tables import amount, number, signed_range, size, table
 from qstudio.core.model_info import LayerInfo, ModelInfo
@@ -22,6 +22,7 @@ from qstudio.engine.messages import (
     OpenModel,
     WeightStatistics,
 )
+from qstudio.session.data_words import data_spec
 
 
 def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from qstudio import __version__
 from qstudio.core.errors import UserError
+from qstudio.session.data_words import add_data_options
 
 DESCRIPTION = """\
 See, change and re-measure how a trained network is quantized.
@@ -133,25 +134,13 @@ def _model(parser: argparse.ArgumentParser) -> None:
 
 def _data(parser: argparse.ArgumentParser, required: bool) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--data",
-        metavar="D",
-        required=required,
-        help="evaluation data: 'digits' (built in), an .npz with x,y or x_train,y_train,x_test,y_test, a folder of IDX "
-        "files (MNIST), of CIFAR batches or of images by class, or a .txt file for language models",
-    )
+    add_data_options(group, required)
     group.add_argument(
         "--calibration-data",
         metavar="D",
         help="data for ranges, read with the same options (default: the training split of --data; where there is one "
         "split only, samples are drawn from it by seed and left out of the evaluation)",
     )
-    group.add_argument("--mean", nargs="+", metavar="X", help="subtracted after scaling: one value, or one per channel")
-    group.add_argument("--std", nargs="+", metavar="X", help="divided by after that: one value, or one per channel")
-    group.add_argument("--scale", type=float, metavar="X", help="uint8 values are divided by this (default: 255)")
-    group.add_argument("--size", metavar="H[xW]", help="images are resized to this many pixels")
-    group.add_argument("--layout", metavar="L", help="how samples are stored: nhwc, nchw, nhw or as-is")
-    group.add_argument("--split", choices=("train", "test"), help="evaluate on this split (default: test)")
 
 
 def _recipe(parser: argparse.ArgumentParser) -> None:

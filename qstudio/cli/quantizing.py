@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from qstudio.cli.asking import Asker
-from qstudio.cli.choices import data_spec, recipe_choices, run_options
+from qstudio.cli.choices import recipe_choices, run_options
 from qstudio.cli.plain import plain_run
 from qstudio.cli.tables import milliseconds, number, size, table
 from qstudio.core.errors import UserError
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.results import LatencyPair, Metrics, Parity, RunResult, SizeBytes
 from qstudio.engine.messages import ListDevices, OpenModel
+from qstudio.session.data_words import data_spec
 from qstudio.session.recipe_file import write_recipe
 
 

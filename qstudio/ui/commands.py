@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QApplication, QFileDialog
 
 from qstudio.core.errors import UserError
 from qstudio.core.resources import SampleModel
-from qstudio.engine.messages import JobState
+from qstudio.engine.messages import DataSpec, JobState
 from qstudio.session.options import Notice, Run
 from qstudio.session.session import Session
 from qstudio.ui.settings import add_recent_file
@@ -39,7 +39,7 @@ class Commands(QObject):
         self.session = session
         self.window = window
         self._exports = tempfile.TemporaryDirectory(prefix="qstudio-")
-        self._pending_data = ""
+        self._pending_data: DataSpec | str | None = None
         self._wanted_exports: dict[int, str] = {}
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class Commands(QObject):
         self._pending_data = data
         self.session.open_model(path)
 
-    def await_model(self, data: str) -> None:
+    def await_model(self, data: DataSpec | None) -> None:
         """Open data for the model that is being opened already."""
         self._pending_data = data
 
@@ -81,7 +81,7 @@ class Commands(QObject):
             return
         add_recent_file(self.session.model.path)
         self.recent_changed.emit()
-        data, self._pending_data = self._pending_data, ""
+        data, self._pending_data = self._pending_data, None
         if data:
             self.session.open_data(data)
 
