@@ -252,7 +252,14 @@ class _Placement:
         if self._is_absorbed(node) or self._moves(node):
             return False
         carries = any(self._find(self.fused.get(name, name)) in groups for name in self._float_outputs(node))
-        return carries or bool(node.parameters)
+        return carries or self._has_float_parameters(node)
+
+    def _has_float_parameters(self, node: GraphNode) -> bool:
+        """Return whether a node is a layer in its own right: float in, float out, and more than a single number."""
+        arrays = [
+            n for n in node.inputs if n in self.constants and self._is_float(n) and self._shape(n) not in ((), (1,))
+        ]
+        return bool(node.parameters and arrays and self._float_outputs(node))
 
     def _is_absorbed(self, node: GraphNode) -> bool:
         """Return whether a Relu or Clip belongs to the row of the operator before it."""
