@@ -133,11 +133,8 @@ def _entropy(histogram: Histogram, scheme: Scheme, parameter: float | None) -> R
     if reach == 0.0 or not histogram.width:
         return full
     bins = len(histogram.counts)
-    folded = np.bincount(
-        np.clip((np.abs(histogram.centres) / reach * bins).astype(int), 0, bins - 1),
-        weights=histogram.counts,
-        minlength=bins,
-    )
+    home = np.clip((np.abs(histogram.centres) / reach * bins).astype(int), 0, bins - 1)
+    folded = np.bincount(home, weights=histogram.counts, minlength=bins).astype(np.float64)
     best = int(entropy_bins(folded[None, :], entropy_levels(scheme, full[0] < 0 < full[1]))[0])
     clip = reach * best / bins
     return _hold_zero(max(full[0], -clip), min(full[1], clip))
@@ -146,7 +143,7 @@ def _entropy(histogram: Histogram, scheme: Scheme, parameter: float | None) -> R
 def entropy_levels(scheme: Scheme, two_sided: bool) -> int:
     """Return how many levels |x| has: half of the codes where the sign takes the other half."""
     signed = scheme.symmetric or two_sided
-    return max(2 ** (scheme.bits - 1) if signed else 2**scheme.bits, 2)
+    return max(1 << (scheme.bits - 1) if signed else 1 << scheme.bits, 2)
 
 
 def entropy_bins(folded: NDArray[np.floating], levels: int) -> NDArray[np.int64]:
