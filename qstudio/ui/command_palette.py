@@ -46,6 +46,7 @@ class CommandPalette(QFrame):
         self.line.setToolTip(tr("Type a few letters; Return does what is marked"))
         self.list = QListWidget()
         self.list.setAccessibleName(tr("Matches"))
+        self.list.setSpacing(3)
         self.list.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)

@@ -57,6 +57,9 @@ class FoldingPair(QWidget):
                 self._tabs.addTab(panel, title)
             else:
                 self._splitter.addWidget(panel)
-            panel.show()
+                panel.show()
+        if not folded:
+            half = max(self.width() // 2, 1)
+            self._splitter.setSizes([half, half])
         self._tabs.setVisible(folded)
         self._splitter.setVisible(not folded)

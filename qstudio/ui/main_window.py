@@ -137,6 +137,7 @@ class MainWindow(QMainWindow):
         self.setWindowTitle(f"{model.name} – QStudio" if model else "QStudio")
         if model is not None:
             self.pages.setCurrentWidget(self.workspace)
+            self.layer_table.view.setFocus()
         self.strip.setVisible(model is not None)
         self.run_bar.setVisible(model is not None)
         self._refresh.start()

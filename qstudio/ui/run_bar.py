@@ -137,13 +137,13 @@ class RunBar(QFrame):
         box.setSingleStep(step)
         box.setGroupSeparatorShown(True)
         box.setKeyboardTracking(False)
-        box.setMaximumWidth(theme().px(96))
+        box.setMaximumWidth(theme().px(80))
         box.valueChanged.connect(changed)
         return box
 
     def _on_theme_changed(self, _palette: object) -> None:
         for box in (self.calibrate, self.evaluate, self.seed):
-            box.setMaximumWidth(theme().px(96))
+            box.setMaximumWidth(theme().px(80))
 
     # ---- the person
 
@@ -238,13 +238,13 @@ class RunBar(QFrame):
             words = tr("waiting")
         else:
             words = progress.note if progress and progress.note else tr(PHASE_WORDS.get(run.phase, run.phase))
-        left = f", {format_seconds(progress.seconds_left)} {tr('left')}" if progress and progress.seconds_left else ""
+        left = f"{format_seconds(progress.seconds_left)} {tr('left')}, " if progress and progress.seconds_left else ""
         share = ""
         if progress and progress.total > 0:
-            share = f" {100 * progress.done / progress.total:.0f} %"
+            share = f"{100 * progress.done / progress.total:.0f} %, "
         self._show_progress(progress.done if progress else 0.0, progress.total if progress else 0.0)
-        self.phase.setText(f"{run.title}: {words}{share}{left}")
-        self.phase.setToolTip(self.phase.text())
+        self.phase.setText(f"{share}{left}{words}")
+        self.phase.setToolTip(f"{run.title}: {self.phase.text()}")
 
     def _show_work(self) -> None:
         work = self._session.work

@@ -58,14 +58,14 @@ QPushButton[role="tab"] {{
 }}
 QPushButton[role="tab"]:hover {{ color: {p.text}; }}
 QPushButton[role="tab"]:focus {{ color: {p.text}; border-bottom-color: {p.line}; }}
-QPushButton[role="tab"]:checked {{ color: {p.text}; border-bottom-color: {p.accent}; font-weight: 600; }}
+QPushButton[role="tab"]:checked {{ color: {p.text}; border-bottom-color: {p.accent}; }}
 QPushButton[role="segment"] {{
     border: 1px solid {p.line}; border-radius: {px(3)}; background: {p.surface}; color: {p.text};
     padding: {px(3)} {px(4)};
 }}
 QPushButton[role="segment"]:hover, QPushButton[role="segment"]:focus {{ border-color: {p.accent}; }}
 QPushButton[role="segment"]:checked {{
-    background: {p.accent}; color: {on_accent}; border-color: {p.accent}; font-weight: 600;
+    background: #{"44" if p.dark else "2A"}{p.accent[1:]}; border-color: {p.accent}; font-weight: 600;
 }}
 QPushButton[role="segment"]:checked:focus {{ border-color: {p.text}; }}
 QPushButton[role="segment"]:disabled {{ color: {p.muted}; background: transparent; border-color: {p.line}; }}
@@ -78,6 +78,11 @@ QTabBar::tab {{
 QTabBar::tab:hover {{ color: {p.text}; }}
 QTabBar::tab:selected {{ color: {p.text}; border-bottom-color: {p.accent}; }}
 QTabBar::tab:focus {{ border-bottom-color: {p.text}; }}
+QMenuBar {{ background: transparent; border: none; }}
+QMenuBar::item {{ background: transparent; padding: {px(6)} {px(8)}; }}
+QMenuBar::item:selected {{ background: {p.line}; border-radius: {px(4)}; }}
+QHeaderView {{ background: {p.surface}; border: none; }}
+QTableView::item {{ padding: 0 {px(6)}; }}
 QHeaderView::section {{
     background: {p.surface}; color: {p.muted}; border: none; border-bottom: 1px solid {p.line};
     padding: {px(5)} {px(6)};

@@ -26,7 +26,7 @@ SIDE_BY_SIDE_PX = 900
 """Chart and run detail stand beside each other from this width on, in tabs below it."""
 
 LEFT_SHARE = {"explore": 0.54, "tune": 0.42}
-RUNS_SHARE = 0.30
+RUNS_SHARE = 0.24
 
 
 class Workspace(QWidget):
@@ -61,7 +61,9 @@ class Workspace(QWidget):
         self._all.addWidget(self._top)
         self._all.addWidget(self.runs_table)
         self._all.addWidget(self.log)
-        self._all.setStretchFactor(0, 1)
+        for number, share in enumerate((3, 1, 0)):
+            self._all.setStretchFactor(number, share)
+        self.tabs.currentChanged.connect(self._on_tab_changed)
         self.runs_table.hide()
         self.log.hide()
         layout = QVBoxLayout(self)
@@ -85,6 +87,10 @@ class Workspace(QWidget):
             FoldingPair((tr("Chart"), self.chart), (tr("Selected run"), self.detail), SIDE_BY_SIDE_PX)
         )
         self._right.setCurrentIndex(PERSPECTIVES.index(self.perspective))
+
+    def _on_tab_changed(self, _index: int) -> None:
+        """Give the samples the whole width: what stands at the right is about layers."""
+        self._right.setVisible(self.tabs.currentWidget() is self.layer_table)
 
     def show_perspective(self, name: str) -> None:
         """Arrange the panels for Explore or Tune; each keeps the sizes it was given."""

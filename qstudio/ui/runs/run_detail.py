@@ -10,8 +10,10 @@ from PySide6.QtWidgets import (
     QHeaderView,
     QLabel,
     QPushButton,
+    QScrollArea,
     QTableWidget,
     QTableWidgetItem,
+    QTabWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -20,8 +22,16 @@ from qstudio.core.results import LayerResult
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
-from qstudio.ui.runs.figures import PHASE_WORDS, drop_words, latency_words, metrics_text, parity_words, state_text
-from qstudio.ui.table.cells import sqnr_color
+from qstudio.ui.runs.figures import (
+    PHASE_WORDS,
+    drop_words,
+    latency_text,
+    latency_words,
+    metrics_text,
+    parity_words,
+    state_text,
+)
+from qstudio.ui.table.cells import sqnr_grade
 from qstudio.ui.text import NO_VALUE, format_bytes, format_db, tr
 from qstudio.ui.theme import theme
 
@@ -33,6 +43,10 @@ LAYER_COLUMNS: tuple[tuple[str, str], ...] = (
     ("Out SQNR, dB", "Signal to noise of the output, everything quantized, in dB; 30 and more is good, under 20 bad"),
     ("Cosine", "Direction of the output against float; 0.99 and more is good, under 0.95 bad"),
 )
+
+
+GRADE_SIGNS = {"watch": "▲", "worse": "■"}
+"""The signs of the layer table: watch, bad."""
 
 
 class RunDetail(QWidget):
@@ -73,6 +87,15 @@ class RunDetail(QWidget):
                 item.setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
             self.table.setHorizontalHeaderItem(number, item)
         self.table.itemSelectionChanged.connect(self._on_layer_selected)
+        summary = QScrollArea()
+        summary.setWidgetResizable(True)
+        summary.setFrameShape(QFrame.Shape.NoFrame)
+        summary.setWidget(self.words)
+        summary.setAccessibleName(tr("Summary of the run"))
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.addTab(summary, tr("Summary"))
+        self.tabs.addTab(self.table, tr("Layers"))
         head = QHBoxLayout()
         head.addWidget(self.title, 1)
         head.addWidget(self.restore)
@@ -80,8 +103,7 @@ class RunDetail(QWidget):
         layout.setContentsMargins(12, 8, 8, 8)
         layout.setSpacing(8)
         layout.addLayout(head)
-        layout.addWidget(self.words)
-        layout.addWidget(self.table, 1)
+        layout.addWidget(self.tabs, 1)
         bridge.run_selected.connect(self._on_changed)
         bridge.runs_changed.connect(self._on_changed)
         bridge.recipe_changed.connect(self._on_changed)
@@ -123,7 +145,6 @@ class RunDetail(QWidget):
         blocked = self._restore_blocked(run, current)
         self.restore.setEnabled(not blocked)
         self.restore.setToolTip(blocked or tr("Make this run's recipe the current one; one undoable step"))
-        self.table.setVisible(run is not None)
         if run is None:
             self.title.setText(tr("No run is selected"))
             self.words.setText(tr("Click a run in the table or the chart. Run PTQ (Ctrl+R) makes one."))
@@ -139,42 +160,33 @@ class RunDetail(QWidget):
         return tr("This is the current recipe") if current else ""
 
     def _tell(self, run: Run) -> str:
+        """Return the run in paragraphs: why it stopped, accuracy, parity, size, latency, how it was made."""
         result = run.result
-        lines = [run.error] if run.error else []
         if result is None:
-            lines.append(tr("Nothing has been measured yet."))
-            return "\n".join(lines)
-        if run.state.is_final and run.error:
-            lines.append(tr("What was measured before it stopped:"))
-        for name, metrics in (
-            (tr("float"), result.float),
-            (tr("simulated"), result.simulated),
-            (tr("exported"), result.exported),
-        ):
-            if metrics is not None:
-                lines.append(f"{name}: {metrics_text(metrics)}")
-        if drop_words(result):
-            lines.append(drop_words(result))
+            return "\n\n".join(part for part in (run.error, tr("Nothing has been measured yet.")) if part)
+        parts = [f"{run.error} {tr('What was measured before:')}" if run.error else ""]
+        figures = ((tr("float"), result.float), (tr("simulated"), result.simulated), (tr("exported"), result.exported))
+        accuracy = [f"{name}: {metrics_text(metrics)}" for name, metrics in figures if metrics is not None]
+        parts.append("\n".join((*accuracy, drop_words(result))).strip())
         if not run.state.is_final:
-            lines.append(tr(PHASE_WORDS.get(run.phase, run.phase)) + "…")
+            parts.append(tr(PHASE_WORDS.get(run.phase, run.phase)) + "…")
         if result.parity is not None or run.state.is_final:
-            lines.append(parity_words(result.parity))
+            parts.append(parity_words(result.parity))
         if result.size_bytes is not None:
             size = result.size_bytes
             file = f", {tr('file')} {format_bytes(size.file)}" if size.file is not None else ""
-            lines.append(f"{tr('size')}: {format_bytes(size.float)} → {format_bytes(size.quantized)}{file}.")
+            parts.append(f"{tr('size')}: {format_bytes(size.float)} → {format_bytes(size.quantized)}{file}")
         if result.latency_ms is not None or run.state.is_final:
-            lines.append(latency_words(result.latency_ms))
-        lines.extend(result.notes)
+            parts.append(f"{tr('latency')}: {latency_text(result.latency_ms)}\n{latency_words(result.latency_ms)}")
+        parts.append("\n".join(result.notes))
         if run.state.is_final:
-            lines.append(
+            parts.append(
                 f"{tr('calibration samples')} {result.calibration_samples}, {tr('seed')} {result.seed}, "
                 f"{tr('device')} {result.device}, {result.seconds:.1f} s"
             )
-        return "\n".join(lines)
+        return "\n\n".join(part for part in parts if part)
 
     def _fill(self, layers: tuple[LayerResult, ...]) -> None:
-        palette = theme().palette
         right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         self.table.blockSignals(True)
         self.table.setRowCount(len(layers))
@@ -194,9 +206,9 @@ class RunDetail(QWidget):
                 item.setToolTip(text)
                 if column >= 3:
                     item.setTextAlignment(right)
-                color = {3: sqnr_color(layer.weight_sqnr_db), 4: sqnr_color(layer.sqnr_db)}.get(column)
-                if color:
-                    item.setForeground(palette.color(color))
+                grade = {3: sqnr_grade(layer.weight_sqnr_db), 4: sqnr_grade(layer.sqnr_db)}.get(column)
+                if grade:
+                    item.setText(f"{GRADE_SIGNS[grade]} {text}")
                 self.table.setItem(row, column, item)
         self.table.blockSignals(False)
 

@@ -36,7 +36,7 @@ class Cell:
     color: str = ""
     """Name of a palette colour; empty for the text's own."""
     payload: Any = None
-    """A fraction for a bar, ([HISTOGRAM_BARS] heights, zero position) for a histogram, a mark for a layer."""
+    """What is painted: a fraction for a bar, (layer, heights, zero position) for a histogram, else a mark's name."""
     sort_key: float | str = math.nan
 
 
@@ -49,8 +49,8 @@ def source_text(source: str) -> str:
     return tr("Inherited from the default")
 
 
-def sqnr_color(value: float | None) -> str:
-    """Return the palette colour of an SQNR in dB: bad under 20, watch under 30."""
+def sqnr_grade(value: float | None) -> str:
+    """Return the palette colour that grades an SQNR in dB: "worse" under 20, "watch" under 30, else none."""
     if value is None or math.isnan(value):
         return ""
     return "worse" if value < 20 else "watch" if value < 30 else ""
@@ -62,11 +62,12 @@ class CellMaker:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._total: int | None = None
+        self._largest: int | None = None
         self._results: tuple[Run | None, dict[str, LayerResult]] = (None, {})
 
     def forget_sizes(self) -> None:
         """Count the bytes anew; the recipe has changed."""
-        self._total = None
+        self._total = self._largest = None
 
     def make(self, layer: LayerInfo, column: Column) -> Cell:
         """Return the cell of a layer in a column."""
@@ -119,7 +120,7 @@ class CellMaker:
             return Cell(
                 format_db(preview.sqnr_db, False),
                 told,
-                color=sqnr_color(preview.sqnr_db),
+                payload=sqnr_grade(preview.sqnr_db),
                 sort_key=float(preview.sqnr_db),
             )
         statistics = self._session.weight_statistics.get(layer.weight.id)
@@ -130,7 +131,7 @@ class CellMaker:
         scale, zero = scale_zero_point(low, high, qmin, qmax, scheme.symmetric)
         value = range_error(statistics.histogram, float(scale), int(zero), qmin, qmax).sqnr_db
         return Cell(
-            "~" + format_db(value, False), tr("Estimated from the histogram"), color=sqnr_color(value), sort_key=value
+            "~" + format_db(value, False), tr("Estimated from the histogram"), payload=sqnr_grade(value), sort_key=value
         )
 
     def _output_sqnr(self, layer: LayerInfo) -> Cell:
@@ -149,9 +150,12 @@ class CellMaker:
             format_db(result.sqnr_db, False),
             told,
             muted=stale,
-            color="" if stale else sqnr_color(result.sqnr_db),
+            payload="" if stale else sqnr_grade(result.sqnr_db),
             sort_key=float(result.sqnr_db),
         )
+
+    def _layers(self) -> tuple[LayerInfo, ...]:
+        return self._session.model.layers if self._session.model else ()
 
     def _parameters(self, layer: LayerInfo) -> Cell:
         text = format_count(layer.parameters) if layer.parameters else NO_VALUE
@@ -166,10 +170,15 @@ class CellMaker:
             self._total = self._session.quantized_size_bytes()
         size = layer_bytes(layer, self._session.settings(layer.name))
         share = size / self._total if self._total else 0.0
+        if self._largest is None:
+            self._largest = max(
+                (layer_bytes(other, self._session.settings(other.name)) for other in self._layers() if other.weight),
+                default=1,
+            )
         if layer.weight is None:
             return Cell(NO_VALUE, format_bytes(size), muted=True, sort_key=share)
         text = format_percent(100 * share, True, 1)
-        return Cell(text, f"{format_bytes(size)}, {text}", payload=share, sort_key=share)
+        return Cell(text, f"{format_bytes(size)}, {text}", payload=size / max(self._largest, 1), sort_key=share)
 
     def _histogram(self, layer: LayerInfo) -> Cell:
         statistics = self._session.weight_statistics.get(layer.weight.id) if layer.weight else None

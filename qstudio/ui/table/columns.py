@@ -102,7 +102,13 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("parameters", "Parameters", "Number of weights and biases.", "Parameters", 10, True),
     Column("macs", "MACs", "Multiply-accumulates for one sample.", "123.45 M", 11, True),
-    Column("share", "Size share", "Share of the quantized model's bytes that this layer takes.", "Size share MMM", 2),
+    Column(
+        "share",
+        "Size share",
+        "Share of the quantized model's bytes that this layer takes; the longest bar is the largest layer.",
+        "Size share MMM",
+        2,
+    ),
     Column(
         "histogram",
         "Weights",

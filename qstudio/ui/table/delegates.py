@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from PySide6.QtCore import QAbstractItemModel, QEvent, QModelIndex, QObject, QPersistentModelIndex, QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QPainter, QPixmap, QPolygonF
+from PySide6.QtGui import QColor, QPainter, QPen, QPixmap, QPolygonF
 from PySide6.QtWidgets import QComboBox, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from qstudio.ui.table.choices import choices, value_text
@@ -16,6 +16,10 @@ from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
 Index = QModelIndex | QPersistentModelIndex
+
+
+MARKED = ("layer", "weight_sqnr", "output_sqnr")
+"""Columns whose text carries a mark."""
 
 
 class ChoiceDelegate(QStyledItemDelegate):
@@ -76,10 +80,10 @@ class PictureDelegate(QStyledItemDelegate):
         """Paint the cell's background and text, and the picture in it."""
         payload = index.data(PAYLOAD)
         column = COLUMNS[index.column()].id
-        if column == "layer":
+        if column in MARKED:
             super().paint(painter, option, index)
-            if payload is not None:
-                self._paint_mark(painter, option, payload)
+            if payload:
+                self._paint_mark(painter, QRectF(option.rect), payload)
             return
         self.initStyleOption(option, index)
         text, option.text = option.text, ""
@@ -95,20 +99,31 @@ class PictureDelegate(QStyledItemDelegate):
             ratio = painter.device().devicePixelRatioF()
             painter.drawPixmap(area.topLeft(), self._histogram(payload, area, ratio))
 
-    def _paint_mark(self, painter: QPainter, option: QStyleOptionViewItem, payload: str) -> None:
-        """Draw a dot (edited since the last run) or a cross (unsupported) at the right edge, never colour alone."""
+    def _paint_mark(self, painter: QPainter, rect: QRectF, payload: str) -> None:
+        """Draw a mark, each of its own shape, never colour alone.
+
+        At the right: dot = edited since the last run, cross = cannot run. At the left: triangle = watch, square = bad.
+        """
         palette = theme().palette
         size = theme().px(7)
-        rect = option.rect
-        spot = QRectF(rect.right() - size - 4, rect.center().y() - size / 2 + 1, size, size)
+        left = rect.left() + 6 if payload in ("watch", "worse") else rect.right() - size - 4
+        spot = QRectF(left, rect.center().y() - size / 2 + 1, size, size)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
         if payload == "edited":
-            painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QColor(palette.accent))
             painter.drawEllipse(spot)
+        elif payload == "watch":
+            painter.setBrush(QColor(palette.watch))
+            painter.drawPolygon(
+                QPolygonF([spot.bottomLeft(), spot.bottomRight(), QPointF(spot.center().x(), spot.top())])
+            )
+        elif payload == "worse":
+            painter.setBrush(QColor(palette.worse))
+            painter.drawRect(spot)
         else:
-            painter.setPen(QColor(palette.worse))
+            painter.setPen(QPen(QColor(palette.worse), 1.5))
             painter.drawLine(spot.topLeft(), spot.bottomRight())
             painter.drawLine(spot.topRight(), spot.bottomLeft())
         painter.restore()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from PySide6.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -140,6 +141,16 @@ class LayerTable(QWidget):
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"the table was not saved ({reason})", str(path), "Choose another folder") from None
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Ask for the errors of the rows that have come into view."""
+        super().resizeEvent(event)
+        self._previews.start()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Ask for the errors of the rows that have come into view."""
+        super().showEvent(event)
+        self._previews.start()
 
     # ---- following the session
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, Signal
-from PySide6.QtGui import QContextMenuEvent, QKeyEvent, QResizeEvent
+from PySide6.QtGui import QColor, QContextMenuEvent, QKeyEvent, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QMenu, QTableView, QWidget
 
 from qstudio.session.session import Session
@@ -14,7 +16,7 @@ from qstudio.ui.table.layer_model import LayerModel
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
-PICTURES = ("layer", "share", "histogram")
+PICTURES = ("layer", "weight_sqnr", "output_sqnr", "share", "histogram")
 MENU_FIELDS = (
     "weight_bits",
     "activation_bits",
@@ -146,6 +148,22 @@ class LayerView(QTableView):
         self._chosen = None if columns is None else tuple(id_ for id_ in COLUMN_IDS if id_ in {*columns, "layer"})
         self.fit_columns()
         self.columns_changed.emit()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Paint the rows, or say why there are none."""
+        super().paintEvent(event)
+        if self._model.rowCount():
+            return
+        if self._session.opening:
+            words = f"{tr('Opening')} {os.path.basename(self._session.opening)}…"
+        elif self._session.model is None:
+            words = tr("No model is open")
+        else:
+            words = tr("No layer fits the filter")
+        painter = QPainter(self.viewport())
+        painter.setPen(QColor(theme().palette.muted))
+        painter.drawText(self.viewport().rect(), Qt.AlignmentFlag.AlignCenter, words)
+        painter.end()
 
     # ---- selection
 
