@@ -66,6 +66,8 @@ def error_curve(readout: Readout, edge: Edge, points: int = 48) -> ErrorCurve:
         reach = max(-histogram.minimum, histogram.maximum, -low, high)
     else:
         reach = max(histogram.maximum, high) if edge == "high" else max(-histogram.minimum, -low)
+    if readout.per_channel:
+        points = min(points, 24)
     moving = reach * np.linspace(0.02, 1.0, points)
     if scheme.symmetric:
         lows, highs = -moving, moving
@@ -88,12 +90,16 @@ def error_curve(readout: Readout, edge: Edge, points: int = 48) -> ErrorCurve:
 
 
 def _channel_curve(readout: Readout, lows: NDArray[np.float64], highs: NDArray[np.float64]) -> Ends:
-    histograms = channels_of(readout.statistics).merged(196_608 // len(lows))
+    histograms = channels_of(readout.statistics).merged(_CURVE_CELLS // len(lows))
     sums = [
         channel_squared_errors(histograms, readout.scheme, *capped(histograms, (float(low), float(high))))
         for low, high in zip(lows, highs, strict=True)
     ]
     return np.array([r.sum() for r, _ in sums]), np.array([c.sum() for _, c in sums])
+
+
+_CURVE_CELLS = 49_152
+"""Bins of channels looked at for one curve, so that it is drawn within a frame."""
 
 
 def _compact(histogram: Histogram, bins: int = 512) -> Histogram:

@@ -28,6 +28,10 @@ AXIS_WIDTH = 46
 """Pixels of every left axis, so that plots above each other line up and nothing moves when numbers change."""
 
 
+AXIS_HEIGHT = 34
+"""Pixels of every bottom axis: one line of numbers and one of words."""
+
+
 class CalmAxis(pg.AxisItem):  # type: ignore[misc]
     """An axis with few, short numbers and no unit prefixes."""
 
@@ -114,6 +118,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
             axis.setStyle(tickFont=small, tickLength=-3, tickTextOffset=4, maxTickLevel=0)
             axis.label.setFont(small)
         self.getAxis("left").setWidth(theme().px(AXIS_WIDTH))
+        self.getAxis("bottom").setHeight(theme().px(AXIS_HEIGHT))
         self._show_labels()
         self._show_legend()
 
@@ -147,6 +152,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self.plotItem.setTitle(text, color=palette.muted, size=size, justify="left")
         height = theme().px(20)
         self.plotItem.titleLabel.setMaximumHeight(height)
+        self.plotItem.titleLabel.setMinimumWidth(0)  # a long line must not widen the plot
         self.plotItem.layout.setRowFixedHeight(0, height)
 
     def set_message(self, text: str) -> None:

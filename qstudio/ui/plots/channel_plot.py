@@ -105,9 +105,9 @@ class ChannelPlot(Plot):
         if ranges.worst is not None:
             entries.append(("■", "worse", tr("lowest SQNR")))
         if ranges.reach_low is not None:
-            entries.append(("■", "quantized", tr("representable, per channel")))
+            entries.append(("■", "quantized", tr("scales per channel")))
         if ranges.band is not None:
-            entries.append(("╌", "quantized", tr("representable, per tensor")))
+            entries.append(("╌", "quantized", tr("one scale")))
         self.set_legend(*entries)
 
     def channel_at(self, x: float) -> int | None:

@@ -35,7 +35,7 @@ class ClipLine(_GrippedLine):
         self.setPen(pg.mkPen(palette.text, width=1.6))
         self.setHoverPen(pg.mkPen(palette.accent, width=2.6))
         self.clearMarkers()
-        self.addMarker("<|>", position=0.5, size=theme().px(11))
+        self.addMarker("<|>", position=0.5, size=theme().px(9))
         self.widen()
 
 

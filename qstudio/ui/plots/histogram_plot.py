@@ -8,7 +8,6 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import Signal
-from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QWidget
 
 from qstudio.core.statistics import SiteStatistics
@@ -54,7 +53,8 @@ class HistogramPlot(Plot):
         self._kept = pg.BarGraphItem(x0=NOTHING, x1=NOTHING, height=NOTHING, pen=None)
         self._clipped = pg.BarGraphItem(x0=NOTHING, x1=NOTHING, height=NOTHING, pen=None)
         self._spikes = pg.BarGraphItem(x=NOTHING, width=1.0, height=NOTHING, pen=None)
-        self._steps = pg.PlotCurveItem(stepMode="center")
+        self._steps = pg.PlotCurveItem([0.0, 1.0], [0.0], stepMode="center")
+        self._steps.setVisible(False)
         self._ticks = pg.PlotCurveItem(connect="pairs", antialias=False)
         for item in (self._grey, self._kept, self._clipped, self._spikes, self._steps, self._ticks):
             self.addItem(item)
@@ -67,26 +67,29 @@ class HistogramPlot(Plot):
         self._ghosts: list[GhostLine] = []
         self._names: list[pg.TextItem] = []
         self.getViewBox().sigXRangeChanged.connect(self._on_view_changed)
+        self.getViewBox().sigResized.connect(self._on_view_changed)
         self.start()
 
     # ---- what is shown
 
     def set_statistics(self, statistics: SiteStatistics | None) -> None:
-        """Show another tensor; None clears."""
+        """Take another tensor, to be drawn with its range by `set_readout`; None clears."""
         if statistics is self._statistics:
             return
         self._statistics = statistics
         self._view_key = None
         self.bars = bars_of(statistics.histogram) if statistics is not None else Bars(np.zeros(1), np.zeros(0, int))
         self._outline = None
+        self.readout = None
         self.set_ghosts(())
-        self.set_readout(None)
+        if statistics is None:
+            self.set_readout(None)
 
     def set_readout(self, readout: Readout | None) -> None:
         """Show a range, its codes and what it clips; None shows the float values alone."""
         self.readout = readout
-        self._draw_bars()
         self._fit()
+        self._draw_bars()
         self._draw_edges()
         self._draw_ticks()
         self._say_legend()
@@ -97,8 +100,9 @@ class HistogramPlot(Plot):
         if quantized is not None and len(quantized[0]) and self.readout is not None and len(self.bars.counts):
             step = None if self.readout.per_channel else float(self.readout.encoding.scale)
             self._outline = outline_of(self.bars, quantized[0], quantized[1], step)
-        self._draw_outline()
         self._fit()
+        self._draw_outline()
+        self._draw_bars()
         self._draw_ticks()
         self._say_legend()
 
@@ -119,14 +123,15 @@ class HistogramPlot(Plot):
         for number, line in enumerate(self._ghosts):
             line.setVisible(number < len(wanted))
         self._place_names()
+        self._say_legend()
 
     def set_logarithmic(self, on: bool) -> None:
         """Show counts by their logarithm, or as they are."""
         if on != self._logarithmic:
             self._logarithmic = on
+            self._fit()
             self._draw_bars()
             self._draw_outline()
-            self._fit()
             self._draw_ticks()
             self._place_names()
 
@@ -154,12 +159,12 @@ class HistogramPlot(Plot):
             self._grey.setOpts(x0=NOTHING, x1=NOTHING, y0=NOTHING, y1=NOTHING)
         else:
             bottom, top = self.readout.error.low, self.readout.error.high
-            far = 100.0 * (self.bars.edges[-1] - self.bars.edges[0])
+            far = 5.0 * (self.bars.edges[-1] - self.bars.edges[0])
             self._grey.setOpts(
                 x0=np.array([bottom - far, top]),
                 x1=np.array([bottom, top + far]),
-                y0=np.full(2, -1e12),
-                y1=np.full(2, 1e12),
+                y0=np.full(2, -self._top),
+                y1=np.full(2, 2.0 * self._top),
             )
 
     def _draw_outline(self) -> None:
@@ -312,7 +317,10 @@ class HistogramPlot(Plot):
         self._clipped.setOpts(brush=pg.mkBrush(palette.worse))
         over.setAlpha(170)
         self._spikes.setOpts(brush=pg.mkBrush(over))
-        self._steps.setPen(pg.mkPen(palette.quantized, width=1.4))
+        self._steps.setPen(pg.mkPen(palette.quantized, width=1))
+        over.setAlpha(80)
+        self._steps.setFillLevel(0.0)
+        self._steps.setBrush(pg.mkBrush(over))
         self._grey.setOpts(brush=pg.mkBrush(palette.color("unrepresentable")))
         self._ticks.setPen(pg.mkPen(palette.quantized, width=1))
         for line in (*self._edges.values(), *self._ghosts):
@@ -357,12 +365,6 @@ class HistogramPlot(Plot):
     def _on_view_changed(self, *_args: object) -> None:
         self._draw_ticks()
         self._place_names()
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Look again at which ticks and names fit."""
-        super().resizeEvent(event)
-        if hasattr(self, "_names"):
-            self._on_view_changed()
 
     def columns(self) -> tuple[Column, ...]:
         """Return the bars and, where shown, the quantized values."""

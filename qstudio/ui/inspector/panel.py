@@ -1,0 +1,134 @@
+"""The inspector panel: what is selected, its numbers, and what its scheme costs."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QSize
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QWidget
+
+from qstudio.core.model_info import LayerInfo
+from qstudio.session.session import Session
+from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.inspector.channel_page import ChannelPage
+from qstudio.ui.inspector.labels import ElidedLabel
+from qstudio.ui.inspector.site_page import SitePage
+from qstudio.ui.text import tr
+from qstudio.ui.theme import theme
+
+
+class InspectorPanel(QFrame):
+    """The first selected layer in charts; edits apply to all that are selected. Only the open tab is kept current."""
+
+    def __init__(self, session: Session, bridge: SessionBridge, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setProperty("role", "surface")
+        self.setAccessibleName(tr("Inspector"))
+        self._session = session
+        self.title = ElidedLabel("large")
+        self.subtitle = ElidedLabel("normal", "muted")
+        self.follow = QPushButton()
+        self.follow.setProperty("role", "flat")
+        self.follow.clicked.connect(self._on_follow)
+        self.weights = SitePage(session, "weight")
+        self.activations = SitePage(session, "activation")
+        self.channels = ChannelPage(session)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        for page, words, tip in (
+            (self.weights, tr("Weights"), tr("Values of the layer's weight and how they are quantized")),
+            (self.activations, tr("Activations"), tr("Values the layer puts out and how they are quantized")),
+            (self.channels, tr("Channels"), tr("Range of each channel against what can be represented")),
+        ):
+            self.tabs.setTabToolTip(self.tabs.addTab(page, words), tip)
+        self._stale: set[int] = set()
+        gap = theme().px(8)
+        head = QHBoxLayout()
+        head.setContentsMargins(gap, theme().px(6), gap, 0)
+        names = QVBoxLayout()
+        names.setSpacing(0)
+        names.addWidget(self.title)
+        names.addWidget(self.subtitle)
+        head.addLayout(names, 1)
+        head.addWidget(self.follow)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(theme().px(4))
+        column.addLayout(head)
+        column.addWidget(self.tabs, 1)
+        self.tabs.currentChanged.connect(self._on_tab_changed)
+        bridge.model_changed.connect(self._on_changed)
+        bridge.dataset_changed.connect(self._on_changed)
+        bridge.selection_changed.connect(self._on_changed)
+        bridge.recipe_changed.connect(self._on_changed)
+        bridge.statistics_changed.connect(self._on_statistics_changed)
+        bridge.preview_changed.connect(self._on_preview_changed)
+        bridge.work_changed.connect(self._on_work_changed)
+        self._on_changed(None)
+
+    @property
+    def layer(self) -> LayerInfo | None:
+        """The layer shown: the first of the selection."""
+        return self._session.current_layer
+
+    def sizeHint(self) -> QSize:
+        """Ask for what the controls need."""
+        return QSize(theme().px(420), theme().px(640))
+
+    def minimumSizeHint(self) -> QSize:
+        """Allow a narrow panel; pages scroll."""
+        return QSize(theme().px(380), theme().px(240))
+
+    def _on_changed(self, _value: object) -> None:
+        self._show_title()
+        self._stale = set(range(self.tabs.count()))
+        self._refresh_open_tab()
+
+    def _on_tab_changed(self, _index: int) -> None:
+        self._refresh_open_tab()
+
+    def _refresh_open_tab(self) -> None:
+        index = self.tabs.currentIndex()
+        if index in self._stale:
+            self._stale.discard(index)
+            self._page(index).refresh(self.layer)
+
+    def _page(self, index: int) -> SitePage | ChannelPage:
+        return (self.weights, self.activations, self.channels)[index]
+
+    def _on_statistics_changed(self, kind: str) -> None:
+        self._stale |= {0, 2} if kind == "weights" else {1, 2}
+        self._refresh_open_tab()
+
+    def _on_preview_changed(self, layer: str) -> None:
+        if self.layer is not None and layer == self.layer.name:
+            self._stale |= {0, 2}
+            self._refresh_open_tab()
+
+    def _on_work_changed(self, _jobs: object) -> None:
+        """Keep the words about progress current; pages that show data have nothing to learn from it."""
+        index = self.tabs.currentIndex()
+        page = self._page(index)
+        plot = page.plot if isinstance(page, ChannelPage) else page.histogram
+        if plot.message:
+            page.refresh(self.layer)
+
+    def _show_title(self) -> None:
+        layer, selection = self.layer, self._session.selection
+        self.follow.setVisible(False)
+        if layer is None:
+            self.title.set_full_text(tr("No layer selected"))
+            self.subtitle.set_full_text(tr("Select one in the table"))
+            return
+        if len(selection) > 1:
+            self.title.set_full_text(f"{len(selection)} {tr('layers')}")
+            self.subtitle.set_full_text(f"{tr('Edits apply to all; charts show')} {layer.name}")
+            return
+        self.title.set_full_text(layer.name)
+        self.subtitle.set_full_text(f"{layer.op_type}  {layer.title}".strip())
+        if layer.activation is None and layer.shares_with:
+            self.follow.setText(f"→ {layer.shares_with}"[:28])
+            self.follow.setToolTip(f"{tr('Select the layer whose encoding the output uses')}: {layer.shares_with}")
+            self.follow.setVisible(True)
+
+    def _on_follow(self) -> None:
+        if self.layer is not None and self.layer.shares_with:
+            self._session.select((self.layer.shares_with,))
