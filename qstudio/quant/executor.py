@@ -22,6 +22,8 @@ Observe = Callable[[str, Tensor], None]
 Transform = Callable[[str, Tensor], Tensor]
 Parameters = Mapping[str | tuple[str, str], Tensor]
 """Replaced parameters: ONNX initializer, or (ONNX node, initializer) for one of several users, to tensor."""
+Layers = Mapping[str, Callable[..., Any]]
+"""ONNX node to a function that stands in for its layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,7 @@ class Executor:
         observe: Observe | None = None,
         transform: Transform | None = None,
         parameters: Parameters | None = None,
+        layers: Layers | None = None,
     ) -> dict[str, Tensor]:
         """Compute the outputs.
 
@@ -78,6 +81,7 @@ class Executor:
             observe: Called with (ONNX name, value) of every input and computed tensor, after `transform`.
             transform: Called with the same; what it returns takes the tensor's place (return it unchanged to keep it).
             parameters: Tensors used instead of initializers, for this run only.
+            layers: Functions called instead of layers, with the layer's inputs, for this run only.
 
         Returns:
             ONNX output name to tensor.
@@ -92,6 +96,8 @@ class Executor:
         for step in self.steps:
             if step.node.op == "placeholder":
                 value: Any = inputs[step.tensor]
+            elif layers is not None and step.node.op == "call_module" and step.onnx_node in layers:
+                value = layers[step.onnx_node](*fx.map_arg(step.node.args, values.__getitem__))
             else:
                 value = self.execute(step, values, parameters)
             if step.tensor and isinstance(value, Tensor) and step.node.op != "get_attr":
@@ -126,15 +132,21 @@ class Executor:
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         module = self.module.get_submodule(str(node.target))
         if parameters:
-            replaced = {}
-            for attribute, initializer in step.parameters:
-                if (own := (step.onnx_node, initializer)) in parameters:
-                    replaced[attribute] = parameters[own]
-                elif initializer in parameters:
-                    replaced[attribute] = parameters[initializer]
+            replaced = self.replaced(step, parameters)
             if replaced:
                 return torch.func.functional_call(module, replaced, args, kwargs)
         return module(*args, **kwargs)
+
+    @staticmethod
+    def replaced(step: Step, parameters: Parameters) -> dict[str, Tensor]:
+        """Return attribute -> tensor for the parameters of a layer that are replaced."""
+        found = {}
+        for attribute, initializer in step.parameters:
+            if (own := (step.onnx_node, initializer)) in parameters:
+                found[attribute] = parameters[own]
+            elif initializer in parameters:
+                found[attribute] = parameters[initializer]
+        return found
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

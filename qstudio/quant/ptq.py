@@ -131,7 +131,7 @@ def run_ptq(
     encodings = encodings_for(network.layers, recipe, statistics, network.weights())
     result = finish("calibrate", notes=(*result.notes, *nonfinite_notes(tuple(statistics.values()))))
 
-    simulated = SimulatedModel(network, encodings)
+    simulated = SimulatedModel(network, encodings, ordered=True, threads=options.threads)
     scores, result = _simulate(dataset, samples, simulated, encodings, result, progress)
     result = finish("simulate")
 

@@ -14,6 +14,7 @@ from qstudio.core.affine import Encoding, fake_quantize
 from qstudio.quant.encodings import Encodings
 from qstudio.quant.executor import Observe, Parameters
 from qstudio.quant.network import Network
+from qstudio.quant.ordered import OrderedLayer
 from qstudio.quant.quantizer import Quantizer, make_quantizer
 
 
@@ -27,6 +28,9 @@ class SimulatedModel:
         network: The prepared float model.
         encodings: Of all quantized sites.
         weight_values: Float values that replace initializers before rounding (bias correction, AdaRound), by name.
+        ordered: Take float sums in onnxruntime's order (see `qstudio.quant.ordered`), so that the simulation gives the
+            bits of the unoptimised export. CPU only; about the same time; not differentiable.
+        threads: Of the onnxruntime runs it is compared with; 0 = all cores.
     """
 
     def __init__(
@@ -34,6 +38,9 @@ class SimulatedModel:
         network: Network,
         encodings: Encodings,
         weight_values: Mapping[str, NDArray[np.floating]] | None = None,
+        *,
+        ordered: bool = False,
+        threads: int = 0,
     ) -> None:
         self.network = network
         self.activations: dict[str, Encoding] = encodings.activations
@@ -47,11 +54,13 @@ class SimulatedModel:
         self.parameters: Parameters = self._parameters()
         self.quantizers: dict[str, Quantizer] = self._quantizers()
         """ONNX tensor name to what rounds it."""
+        self.ordered: dict[str, OrderedLayer] = self._ordered(threads) if ordered else {}
+        """ONNX node to the layer that stands in for it."""
 
     def run(self, inputs: Mapping[str, Tensor], observe: Observe | None = None) -> dict[str, Tensor]:
         """Compute the outputs on one batch; `observe` sees tensors after rounding."""
         return self.network.executor.run(
-            inputs, observe=observe, transform=self.transform, parameters=self.parameters
+            inputs, observe=observe, transform=self.transform, parameters=self.parameters, layers=self.ordered
         )
 
     def transform(self, tensor: str, values: Tensor) -> Tensor:
@@ -72,6 +81,20 @@ class SimulatedModel:
                 rounded = fake_quantize(self.float_value(layer.bias.id), self.biases[layer.name])
                 parameters[(layer.name, layer.bias.id)] = torch.tensor(rounded, device=device)
         return parameters
+
+    def _ordered(self, threads: int) -> dict[str, OrderedLayer]:
+        executor = self.network.executor
+        if executor.device.type != "cpu":
+            return {}
+        found = {}
+        for step in executor.steps:
+            if step.node.op == "call_module":
+                module = executor.module.get_submodule(str(step.node.target))
+                if OrderedLayer.suits(module):
+                    replaced = executor.replaced(step, self.parameters)
+                    weight = replaced.get("weight", module.weight)
+                    found[step.onnx_node] = OrderedLayer(module, weight, replaced.get("bias", module.bias), threads)
+        return found
 
     def float_value(self, initializer: str) -> NDArray[np.float32]:
         """Return a parameter before rounding."""
