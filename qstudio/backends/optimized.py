@@ -120,12 +120,12 @@ def speed_notes(graph: OptimizedGraph, instructions: tuple[str, ...]) -> tuple[s
     if graph.float_layers:
         notes.append(
             f"{len(graph.float_layers)} layers compute in float, because onnxruntime has no integer kernel for their "
-            f"operator or their bit widths: {_listed(graph.float_layers)}"
+            f"operator, bit widths or groups: {_listed(graph.float_layers)}"
         )
     if graph.between:
         notes.append(
-            f"{len(graph.between)} operators have no integer kernel, so that values are converted to float and back "
-            f"around them: {_listed(graph.between)}"
+            f"{len(graph.between)} operators compute in float between 8-bit tensors, because onnxruntime has no integer "
+            f"kernel for them or for a constant they read: {_listed(graph.between)}"
         )
     # One conversion at each end of the model is the way in and out.
     if len(graph.conversions) > 2:

@@ -14,7 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from qstudio.backends.activation_pairs import Constants, add_constants, dequantized_name, quantize_activation
+from qstudio.backends.activation_pairs import Constants, add_constants, quantize_activation
+from qstudio.backends.activation_pairs import dequantized_name as dequantized_name
 from qstudio.backends.bias import adjust_weight_scale, bias_encoding, takes_int32_bias
 from qstudio.backends.graph_edit import GraphEdit
 from qstudio.backends.storage import Storage, activation_storage, as_stored, weight_storage
