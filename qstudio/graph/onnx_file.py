@@ -185,7 +185,7 @@ def _check_text(graph: onnx.GraphProto, where: str) -> None:
         words += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
     try:
         "".join(words).encode("utf-8")
-    except UnicodeError as error:
+    except (UnicodeError, TypeError) as error:  # protobuf hands invalid text out as bytes
         raise UserError("a name in the model is not valid text; the file is damaged", where, _AGAIN) from error
 
 

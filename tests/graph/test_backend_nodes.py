@@ -76,12 +76,15 @@ def check(case) -> None:
             assert actual.shape == expected.shape
             if not actual.is_complex():
                 actual, expected = actual.to(torch.float64), expected.to(torch.float64)
-            # A 16-bit result may differ by one unit in its last place, which 1e-3 is finer than for bfloat16.
-            rtol = max(case.rtol, 2**-7) if results[info.name].dtype == torch.bfloat16 else case.rtol
-            np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=rtol, atol=case.atol)
+            np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=case.rtol, atol=case.atol)
 
 
 def test_the_backend_node_tests_pass(capsys):
+    """Two kinds of case are known to fail and are counted as failed.
+
+    Attention in bfloat16 and float16 differs by a unit in the last place, because numpy rounds after every addition;
+    and the two Resize cases `downsample_scales_*_align_corners` want another result than onnxruntime gives (3.14 for 4).
+    """
     passed: collections.Counter[str] = collections.Counter()
     failed: dict[str, str] = {}
     with warnings.catch_warnings():

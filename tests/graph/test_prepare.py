@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import onnx
 import pytest
@@ -267,3 +269,20 @@ def test_a_model_that_mixes_samples_keeps_its_batch():
     node = helper.make_node("Softmax", ["x"], ["y"], "over_samples", axis=0)
     assert with_dynamic_batch(build([node], {"x": [1, 4]}, {"y": [1, 4]})) is None
     assert with_dynamic_batch(small_cnn()) is None  # it is dynamic already
+
+
+def test_a_thousand_layers_are_prepared_and_translated_in_seconds():
+    nodes, weights, last = [], {}, "x"
+    for i in range(1000):
+        weights |= {f"w{i}": np.ones((4, 4, 1, 1), F)} | {f"{k}{i}": v for k, v in statistics(4).items()}
+        nodes.append(helper.make_node("Conv", [last, f"w{i}"], [f"c{i}"], f"conv{i}"))
+        last = f"y{i}"
+        inputs = [f"c{i}", *(f"{k}{i}" for k in "ghmv")]
+        nodes.append(helper.make_node("BatchNormalization", inputs, [last], f"bn{i}"))
+    proto = build(nodes, {"x": ["n", 4, 2, 2]}, {last: ["n", 4, 2, 2]}, weights)
+    started = time.perf_counter()
+    prepared = prepare(proto)
+    translated = to_torch(prepared.proto)
+    assert time.perf_counter() - started < 15  # about 1 s; a pass over all nodes per layer takes above 30 s
+    assert len(prepared.folded) == 1000
+    assert len(translated.parameter_of) == 2000
