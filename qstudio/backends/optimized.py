@@ -124,7 +124,7 @@ def speed_notes(graph: OptimizedGraph, instructions: tuple[str, ...]) -> tuple[s
         )
     if graph.between:
         notes.append(
-            f"{len(graph.between)} operators compute in float between 8-bit tensors, because onnxruntime has no integer "
+            f"{len(graph.between)} operators compute in float between integer tensors: onnxruntime has no integer "
             f"kernel for them or for a constant they read: {_listed(graph.between)}"
         )
     # One conversion at each end of the model is the way in and out.
