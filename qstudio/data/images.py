@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,8 +152,3 @@ def _folders(folder: Path) -> list[Path]:
 
 def _image_files(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.suffix.lower() in SUFFIXES and child.is_file())
-
-
-def stored_shape(source: Any) -> tuple[int, ...]:
-    """Return the shape of the first sample of any source (decodes one image)."""
-    return tuple(source.rows(np.zeros(1, np.int64))[0].shape)

@@ -25,9 +25,11 @@ _TYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "b1"
 class _Type:
     """Stands in for numpy.dtype: remembers its name and byte order."""
 
+    name = ""
+    order = "|"
+
     def __init__(self, *arguments: Any) -> None:
         self.name = _text(arguments[0]) if arguments else ""
-        self.order = "|"
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, tuple) and len(state) > 1:
@@ -43,8 +45,10 @@ class _Type:
 class _Array:
     """Stands in for numpy.ndarray: remembers its state."""
 
+    state: Any = None
+
     def __init__(self, *arguments: Any) -> None:
-        self.state: Any = None
+        """Ignore the subtype, shape and type that `_reconstruct` is given; the state says them again."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -114,6 +118,10 @@ class _ArrayUnpickler(_Unpickler):
             raise UnpicklingError(f"the name {module}.{name}")
         return known
 
+    def get_extension(self, code: int) -> None:
+        """Refuse what is named by number in copyreg's registry, which other libraries may have filled."""
+        raise UnpicklingError(f"the registered name {code}")
+
     def load_build(self) -> None:
         """Give state to stand-ins only: the usual BUILD would also set attributes of the functions above."""
         state = self.stack.pop()
@@ -144,7 +152,7 @@ def load_pickled_arrays(content: bytes, where: str) -> Any:
             where,
             "Get the original file, or save the arrays with numpy.savez",
         ) from error
-    except (RecursionError, AttributeError) as error:
+    except Exception as error:  # a damaged pickle can make its reader raise anything
         raise UserError("it is damaged", where, "Get the file again") from error
 
 
