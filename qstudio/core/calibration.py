@@ -76,12 +76,12 @@ def _percentile(histogram: Histogram, scheme: Scheme, parameter: float | None) -
     if histogram.zeros:
         counts[int(np.clip(-histogram.low / histogram.width, 0, len(counts) - 1))] += histogram.zeros
     share = cut / 2 if histogram.minimum < 0 < histogram.maximum else cut
-    rising = np.concatenate([[0.0], np.cumsum(counts)])
     low, high = histogram.minimum, histogram.maximum
+    # Each tail is counted from its own end: where bins are empty, the cut moves inward to the next value.
     if low < 0:
-        low = max(low, float(np.interp(share, rising, histogram.edges)))
+        low = max(low, float(np.interp(share, np.append(0.0, np.cumsum(counts)), histogram.edges)))
     if high > 0:
-        high = min(high, float(np.interp(histogram.count - share, rising, histogram.edges)))
+        high = min(high, float(np.interp(share, np.append(0.0, np.cumsum(counts[::-1])), histogram.edges[::-1])))
     return _hold_zero(low, high)
 
 

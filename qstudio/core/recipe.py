@@ -199,7 +199,7 @@ class Recipe:
 
         Setting a clip also sets the calibration to "manual"; setting another calibration removes the clip.
         """
-        if not layers:
+        if not layers or not values:
             return self
         index = dict(self._index)
         for side in ("weight", "activation"):
