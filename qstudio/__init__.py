@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 __version__ = "0.1.0"
+
+# onnxruntime 1.29 and later send events over the network unless told not to before they are loaded; nothing here does.
+# Engine processes inherit it. Somebody who wants the events can set it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "DataSpec",

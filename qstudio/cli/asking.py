@@ -97,11 +97,13 @@ class Asker:
         if self._bar is None:
             from tqdm import tqdm
 
-            layout = "{desc} {bar} {percentage:3.0f} %{postfix}"
-            self._bar = tqdm(file=self._terminal, leave=False, bar_format=layout, dynamic_ncols=True, total=1.0)
+            layout = "{desc:<24} {bar} {percentage:3.0f} %{postfix}"
+            self._bar = tqdm(
+                file=self._terminal, desc=progress.note, leave=False, bar_format=layout, dynamic_ncols=True, total=1.0
+            )
         self._bar.total = max(progress.total, 1e-9)
         self._bar.n = min(progress.done, self._bar.total)
-        left = "" if progress.seconds_left is None else f" {_clock(progress.seconds_left)} left"
+        left = "" if progress.seconds_left is None else f"{_clock(progress.seconds_left)} left"
         self._bar.set_description_str(progress.note, refresh=False)
         self._bar.set_postfix_str(left, refresh=False)
         self._bar.refresh()
