@@ -58,7 +58,10 @@ class EngineClient(Protocol):
         """End the job's process and start a new one: the job is KILLED, other jobs of that process are queued again."""
 
     def dispatch(self) -> int:
-        """Run the callbacks of everything that has arrived; return how many messages were handled."""
+        """Run the callbacks of what has arrived; return how many calls there were.
+
+        It stops after 20 ms of callbacks and has itself woken for the rest, so that a flood does not hold up a window.
+        """
 
     def set_wake(self, wake: Callable[[], None] | None) -> None:
         """Set what is called (from any thread) when there is something to dispatch."""
@@ -71,7 +74,10 @@ class EngineClient(Protocol):
         """
 
     def restart(self, process: str) -> None:
-        """Start a process again after it died."""
+        """Start a process that is gone and was given up (one that dies is started again by itself, twice).
+
+        One that is alive goes on.
+        """
 
     def close(self, timeout: float = 3.0) -> None:
         """Shut down in order: ask, wait, terminate, kill. No child is left."""

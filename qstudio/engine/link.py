@@ -24,6 +24,12 @@ from qstudio.engine.scratch import Scratch, remove_abandoned
 _LOG_TAIL = 40
 """Last lines kept for the details of a failure."""
 
+_LOG_BATCH = 100
+"""Lines handed over at a time: a window shows that many in a few milliseconds."""
+
+_LOG_UNSEEN = 5000
+"""Lines that may wait to be shown; what a library prints beyond that is counted and left out."""
+
 _LOG_GRACE_S = 0.5
 """How long the last words of a dead process are waited for: a grandchild may hold the pipe open for ever."""
 
@@ -60,6 +66,8 @@ class Link:
         self._child: SpawnProcess | None = None
         self._connection: Connection[Any, Any] | None = None
         self._tail: deque[str] = deque(maxlen=_LOG_TAIL)
+        self._unseen = 0
+        self._left_out = 0
         self._gate = threading.Lock()
         self._stopping = False
         self._ended = threading.Event()
@@ -77,6 +85,11 @@ class Link:
         with contextlib.suppress(OSError):
             if self._connection is not None:
                 self._connection.send_bytes(data)
+
+    def seen(self, lines: int) -> None:
+        """Tell that so many log lines have been shown."""
+        with self._gate:
+            self._unseen -= lines
 
     def stop(self, grace_s: float) -> None:
         """End the process by force, without waiting: terminate, and kill when it is still there after `grace_s`."""
@@ -195,7 +208,19 @@ class Link:
     def _read_log(self, descriptor: int) -> None:
         for lines in read_lines(descriptor):
             self._tail.extend(lines)
-            self._post(self, LogLines(lines))
+            for start in range(0, len(lines), _LOG_BATCH):
+                self._hand_over(lines[start : start + _LOG_BATCH])
+
+    def _hand_over(self, lines: tuple[str, ...]) -> None:
+        with self._gate:
+            if self._unseen + len(lines) > _LOG_UNSEEN:
+                self._left_out += len(lines)
+                return
+            if self._left_out:
+                lines = (f"({self._left_out:,} lines left out)", *lines)
+                self._left_out = 0
+            self._unseen += len(lines)
+        self._post(self, LogLines(lines))
 
 
 _MAIN_HIDDEN = threading.Lock()

@@ -282,6 +282,7 @@ class ProcessEngine:
     def _handle(self, link: Link, message: Any) -> None:
         lane = self._lanes[link.process]
         if isinstance(message, LogLines):
+            link.seen(len(message.lines))
             if self.on_log is not None:
                 for line in message.lines:
                     self.on_log(link.process, line)

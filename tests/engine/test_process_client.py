@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import queue
 import subprocess
 import sys
 import time
@@ -14,9 +16,11 @@ import psutil
 import pytest
 from engine_watch import LIMIT_S, Watch
 
+from qstudio.engine.boot import BootOptions
 from qstudio.engine.client import Job
 from qstudio.engine.cores import available_cores
-from qstudio.engine.messages import JobState
+from qstudio.engine.link import Link
+from qstudio.engine.messages import Finished, JobState, LogLines, Ready, Submit
 from qstudio.engine.process_client import ProcessEngine
 
 HERE = Path(__file__).parent
@@ -59,6 +63,34 @@ def test_output_of_python_and_of_c_is_captured_by_line(process_engine: ProcessEn
     Watch(process_engine).until(lambda: len(lines) >= 4)
     assert sorted(line for _, line in lines) == ["bonjour", "bonjour", "ça va", "ça va in C"]
     assert {process for process, _ in lines} == {"inspect"}
+
+
+def test_a_flood_of_output_is_cut_and_the_cut_is_told() -> None:
+    arrived: queue.Queue[Any] = queue.Queue()
+    link = Link(BootOptions("inspect", 1, ""), lambda link, message: arrived.put(message))
+    link.start()
+    shown: list[str] = []
+    try:
+        assert isinstance(arrived.get(timeout=LIMIT_S), Ready)
+        # Nobody says that lines are shown, so that more than 5,000 are not kept. Print prints everything twice.
+        link.send(Submit(1, pickle.dumps(jobs.Print("\n".join(["line"] * 20000)))))
+        while not isinstance(message := arrived.get(timeout=LIMIT_S), Finished):
+            shown.extend(message.lines if isinstance(message, LogLines) else ())
+        assert len(shown) <= 5000
+        link.seen(len(shown))
+        link.send(Submit(2, pickle.dumps(jobs.Print("the end"))))
+        while shown[-1:] != ["the end in C"]:
+            message = arrived.get(timeout=LIMIT_S)
+            if isinstance(message, LogLines):
+                shown.extend(message.lines)
+                link.seen(len(message.lines))
+    finally:
+        link.stop(1.0)
+        assert link.join(LIMIT_S)
+    cuts = [line for line in shown if line.endswith(" lines left out)")]
+    left_out = sum(int(cut[1:].split()[0].replace(",", "")) for cut in cuts)
+    assert left_out > 0
+    assert len(shown) - len(cuts) + left_out == 40002
 
 
 def test_an_urgent_job_runs_inside_one_that_is_not(process_engine: ProcessEngine, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ JOBS: dict[str, JobSpec] = {
     "LayerPreview": JobSpec("qstudio.engine.jobs.models:layer_preview", "previewing the layer", urgent=True),
     "RunPtq": JobSpec("qstudio.engine.jobs.ptq:run_ptq", "running PTQ", process="run"),
     "Benchmark": JobSpec("qstudio.engine.jobs.measure:benchmark", "measuring the latency", process="run"),
-    "ListDevices": JobSpec("qstudio.engine.jobs.measure:list_devices", "looking for devices", urgent=True),
+    "ListDevices": JobSpec("qstudio.engine.jobs.measure:list_devices", "looking for devices"),
 }
 """Request type name -> job."""
 
