@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 import torch
+from tqdm import tqdm
 
 from qstudio.core.errors import UserError
 from qstudio.graph.pt2_archive import checked_archive
@@ -121,6 +122,8 @@ def _quiet() -> Iterator[None]:
     """Keep the exporter's progress and advice away from stdout, which belongs to --json."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch")]
     levels = [logger.level for logger in loggers]
+    interval = tqdm.monitor_interval
+    tqdm.monitor_interval = 0  # a progress bar of torch would otherwise leave a thread behind for good
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
@@ -132,5 +135,6 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        tqdm.monitor_interval = interval
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -83,7 +83,7 @@ def test_the_backend_node_tests_pass(capsys):
     """Two kinds of case are known to fail and are counted as failed.
 
     Attention in bfloat16 and float16 differs by a unit in the last place, because numpy rounds after every addition;
-    and the two Resize cases `downsample_scales_*_align_corners` want another result than onnxruntime gives (3.14 for 4).
+    and the two Resize cases `downsample_scales_*_align_corners` want another result than onnxruntime gives.
     """
     passed: collections.Counter[str] = collections.Counter()
     failed: dict[str, str] = {}
