@@ -31,11 +31,15 @@ class CalibratorTable(QWidget):
         self._grid.setHorizontalSpacing(theme().px(8))
         self._grid.setVerticalSpacing(0)
         self._grid.setColumnStretch(1, 1)
+        self._headings: list[ThemedLabel] = []
+        self._empty = ThemedLabel(role="muted")
+        self._grid.addWidget(self._empty, 1, 0, 1, len(HEADINGS))
         for column, (title, words) in enumerate(HEADINGS):
             heading = ThemedLabel(tr(title), "small", "muted")
             heading.setToolTip(tr(words))
             if column:
                 heading.setAlignment(Qt.AlignmentFlag.AlignRight)
+            self._headings.append(heading)
             self._grid.addWidget(heading, 0, column)
         self._rows: list[tuple[list[ThemedLabel], QPushButton]] = []
         self._calibrations: tuple[str, ...] = ()
@@ -48,14 +52,19 @@ class CalibratorTable(QWidget):
         """Return what is shown for a calibration."""
         return tuple(label.text() for label in self._rows[self._calibrations.index(calibration)][0])
 
-    def show_rows(self, rows: tuple[CalibratorReadout, ...], used: str, blocked: str) -> None:
+    def show_rows(self, rows: tuple[CalibratorReadout, ...], used: str, blocked: str, empty: str = "") -> None:
         """Show the comparison.
 
         Args:
             rows: One for each calibrator.
             used: The calibration in use.
             blocked: Why none can be taken, in words; empty when one can.
+            empty: What to say where there are no rows.
         """
+        self._empty.setText(empty)
+        self._empty.setVisible(not rows)
+        for heading in self._headings:
+            heading.setVisible(bool(rows))
         self._calibrations = tuple(row.calibration for row in rows)
         while len(self._rows) < len(rows):
             self._add_row()

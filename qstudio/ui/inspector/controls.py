@@ -33,6 +33,18 @@ NO_CLIP = -1e9
 """The number boxes' lowest value, shown as an en-dash: there is no range."""
 
 
+class PlainSpinBox(QDoubleSpinBox):
+    """A number box that shows as many digits as there are, six at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setDecimals(9)
+
+    def textFromValue(self, value: float) -> str:
+        """Return the number without trailing zeros."""
+        return f"{value:.6g}"
+
+
 class SchemeControls(QWidget):
     """One row for each field: its name, the control, and a button that says where the value comes from.
 
@@ -85,11 +97,15 @@ class SchemeControls(QWidget):
                 Segment("channel", tr("Channel"), tr("One scale for each output channel")),
                 Segment("group", tr("Group"), tr("One scale for each run of values inside an output channel")),
             ),
+            self,
         )
-        self.group_size = QSpinBox()
+        self.group_size = QSpinBox(self)
+        if side == "activation":  # always one scale for the tensor: nothing to choose
+            self.granularity.hide()
+            self.group_size.hide()
         self.calibration = QComboBox()
-        self.parameter = QDoubleSpinBox()
-        self.clip_low, self.clip_high = QDoubleSpinBox(), QDoubleSpinBox()
+        self.parameter = PlainSpinBox()
+        self.clip_low, self.clip_high = PlainSpinBox(), PlainSpinBox()
         self._build()
 
     def _build(self) -> None:
@@ -113,7 +129,6 @@ class SchemeControls(QWidget):
             self.calibration.setItemData(self.calibration.count() - 1, calibrator.summary, 3)  # tooltip role
         self.calibration.setAccessibleName(tr("Calibration"))
         self.calibration.activated.connect(self._on_calibration)
-        self.parameter.setDecimals(4)
         self.parameter.setKeyboardTracking(False)
         self.parameter.setSuffix(" %")
         self.parameter.setAccessibleName(tr("Percent kept"))
@@ -122,7 +137,6 @@ class SchemeControls(QWidget):
             "calibration", tr("Range by"), _beside(self.calibration, self.parameter), tr("How the range is found")
         )
         for box, words in ((self.clip_low, tr("Lower clip edge")), (self.clip_high, tr("Upper clip edge"))):
-            box.setDecimals(5)
             box.setRange(NO_CLIP, -NO_CLIP)
             box.setKeyboardTracking(False)
             box.setSpecialValueText(NO_VALUE)

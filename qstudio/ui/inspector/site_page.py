@@ -232,19 +232,22 @@ class SitePage(QScrollArea):
         """Fill in the calibrators after the charts stand: their searches take longer than a frame."""
         layer = self.layer
         if layer is None:
-            self.calibrators.show_rows((), "", "")
+            self._show_no_calibrators()
             return
         site = site_of(self._session, layer.name, self.side)
         statistics = statistics_of(self._session, layer.name, self.side)
         scheme = scheme_of(self._session, layer.name, self.side)
         if site is None or statistics is None or scheme.is_float:
-            self.calibrators.show_rows((), "", "")
-            self.histogram.set_ghosts(())
+            self._show_no_calibrators()
             return
         rows = compare(statistics, site, scheme)
         blocked = not_applicable(layer, f"{self.side}_calibration")
         self.calibrators.show_rows(rows, scheme.calibration, blocked)
         self.histogram.set_ghosts(() if blocked else rows)
+
+    def _show_no_calibrators(self) -> None:
+        self.calibrators.show_rows((), "", "", self.curve.message)
+        self.histogram.set_ghosts(())
 
     # ---- what a person does
 
@@ -304,7 +307,8 @@ class SitePage(QScrollArea):
     def _on_clip_typed(self, clip: tuple[float, float]) -> None:
         if self.readout is not None and self.readout.scheme.symmetric:
             before = self.readout.clip
-            reach = abs(clip[0]) if clip[0] != round(before[0], 5) else abs(clip[1])
+            lower_moved = abs(clip[0] - before[0]) > abs(clip[1] - before[1])
+            reach = abs(clip[0] if lower_moved else clip[1])
             clip = (-reach, reach)
         self._set_clip(clip)
         self._show_controls()

@@ -82,6 +82,8 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setFrameShape(self.Shape.NoFrame)
         self.plotItem.hideButtons()
+        menu = self.plotItem.ctrlMenu  # never shown, and without an owner it outlives the plot
+        menu.setParent(self, menu.windowFlags())
         self.plotItem.setContentsMargins(0, 0, 8, 0)
         self._labels = {"bottom": x_label, "left": y_label}
         self._legend: tuple[tuple[str, str, str], ...] = ()
