@@ -101,10 +101,12 @@ def _left_over(uses_qt: bool) -> dict[str, list[str]]:
     }
     if uses_qt:
         from PySide6.QtCore import QTimer
-        from PySide6.QtWidgets import QApplication
+        from PySide6.QtWidgets import QApplication, QMenu
         from shiboken6 import isValid
 
-        found["windows"] = [f"{type(w).__name__} {id(w):x}" for w in QApplication.topLevelWidgets() if isValid(w)]
+        # Each plot of pyqtgraph makes hidden menus without a parent, which live until Python ends.
+        windows = [w for w in QApplication.topLevelWidgets() if isValid(w) and (w.isVisible() or type(w) is not QMenu)]
+        found["windows"] = [f"{type(w).__name__} {id(w):x}" for w in windows]
         timers = [o for o in gc.get_objects() if type(o) is QTimer and isValid(o) and o.isActive()]
         found["timers"] = [f"{timer.interval()} ms {id(timer):x}" for timer in timers]
     return found

@@ -20,6 +20,7 @@ class SampleModel:
     """Dataset it was trained on."""
     float_top1: float | None = None
     """Percent, as its model card says."""
+    parameters: int | None = None
 
 
 def shipped_directory(name: str) -> Path | None:
@@ -44,14 +45,15 @@ def sample_models() -> tuple[SampleModel, ...]:
     for entry in entries["models"] if isinstance(entries, dict) else entries:
         path = directory / str(entry["file"])
         if path.exists():
-            top1 = entry.get("float_top1")
+            top1, parameters = entry.get("float_accuracy"), entry.get("parameters")
             found.append(
                 SampleModel(
                     path,
                     str(entry.get("title", path.stem)),
-                    str(entry.get("summary", "")),
-                    str(entry.get("data", "digits")),
-                    float(top1) if top1 is not None else None,
+                    str(entry.get("description", "")),
+                    str(entry.get("dataset", "digits")),
+                    None if top1 is None else float(top1),
+                    None if parameters is None else int(parameters),
                 )
             )
     return tuple(found)

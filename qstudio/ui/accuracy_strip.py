@@ -8,7 +8,16 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QWidget
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
-from qstudio.ui.runs.figures import best_metrics, drop, drop_interval, drop_text, latency_text, latency_words, rate
+from qstudio.ui.runs.figures import (
+    best_metrics,
+    drop,
+    drop_interval,
+    drop_text,
+    latency_text,
+    latency_words,
+    rate,
+    same_recipe,
+)
 from qstudio.ui.runs.figures import drop_words as words_of_drop
 from qstudio.ui.text import NO_VALUE, format_bytes, format_interval, format_percent, tr
 from qstudio.ui.theme import theme
@@ -154,9 +163,10 @@ class AccuracyStrip(QFrame):
             kind += " " + tr("agreement with float")
         difference = drop_text(result)
         notes = [part for part in (f"({difference})" if difference else "", kind, run.title) if part]
-        stale = not self._session.is_current(run)
-        if stale and run.state.is_final:
+        if run.state.is_final and not same_recipe(self._session, run):
             notes.append(tr("recipe edited since"))
+        elif run.state.is_final and not self._session.is_current(run):
+            notes.append(tr("with other settings than now"))
         value, half = drop(result), drop_interval(metrics)
         worse = value is not None and half is not None and value < -half
         figure.set_role("worse" if worse else "muted")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from PySide6.QtCore import QByteArray, QTimer, Signal
+from PySide6.QtCore import QByteArray, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QCloseEvent, QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QMainWindow, QMenu, QStackedWidget, QVBoxLayout, QWidget
 
@@ -92,7 +92,8 @@ class MainWindow(QMainWindow):
     def _connect(self) -> None:
         bridge = self.bridge
         bridge.model_changed.connect(self._on_model_changed)
-        bridge.model_changed.connect(self.commands.on_model_changed)
+        # Queued: the session first opens the data that was open before; what belongs to the new model takes its place.
+        bridge.model_changed.connect(self.commands.on_model_changed, Qt.ConnectionType.QueuedConnection)
         bridge.runs_changed.connect(self.commands.on_runs_changed)
         for signal in (
             bridge.dataset_changed,

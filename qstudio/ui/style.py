@@ -65,7 +65,7 @@ QPushButton[role="segment"] {{
 }}
 QPushButton[role="segment"]:hover, QPushButton[role="segment"]:focus {{ border-color: {p.accent}; }}
 QPushButton[role="segment"]:checked {{
-    background: #{"44" if p.dark else "2A"}{p.accent[1:]}; border-color: {p.accent}; font-weight: 600;
+    background: #{"44" if p.dark else "2A"}{p.accent[1:]}; border-color: {p.accent};
 }}
 QPushButton[role="segment"]:checked:focus {{ border-color: {p.text}; }}
 QPushButton[role="segment"]:disabled {{ color: {p.muted}; background: transparent; border-color: {p.line}; }}

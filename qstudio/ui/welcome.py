@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QPushBut
 
 from qstudio.core.resources import SampleModel, sample_models
 from qstudio.ui.settings import recent_files
-from qstudio.ui.text import format_bytes, format_percent, tr
+from qstudio.ui.text import format_count, format_percent, tr
 from qstudio.ui.theme import theme
 
 CARD_COLUMNS = 2
@@ -33,7 +33,9 @@ class SampleCard(QFrame):
         title.setFont(theme().font("normal", bold=True))
         summary = QLabel(sample.summary)
         summary.setWordWrap(True)
-        facts = [sample.path.name, format_bytes(sample.path.stat().st_size)]
+        facts = [sample.path.name]
+        if sample.parameters is not None:
+            facts.append(f"{format_count(sample.parameters)} {tr('parameters')}")
         if sample.float_top1 is not None:
             facts.append(f"{tr('float')} {format_percent(sample.float_top1)}")
         note = QLabel(" · ".join(facts))

@@ -8,6 +8,7 @@ from qstudio.core.metrics import Z95
 from qstudio.core.results import LatencyPair, Metrics, Parity, RunResult
 from qstudio.engine.messages import JobState
 from qstudio.session.options import Run
+from qstudio.session.session import Session
 from qstudio.ui.text import format_interval, format_ms, format_percent, format_points, tr
 
 STATE_WORDS: dict[JobState, str] = {
@@ -137,6 +138,12 @@ def latency_text(latency: LatencyPair | None) -> str:
         return tr("not measured")
     ratio = latency.float.median / latency.exported.median if latency.exported.median else math.nan
     return f"{format_ms(latency.float.median, False)} → {format_ms(latency.exported.median)} ({ratio:.2f}x)"
+
+
+def same_recipe(session: Session, run: Run) -> bool:
+    """Return whether a run was made with the present recipe on the open model, whatever the other options."""
+    model = session.model
+    return model is not None and run.model_sha256 == model.sha256 and run.recipe_hash == session.recipe.sha256()
 
 
 def state_text(run: Run) -> str:

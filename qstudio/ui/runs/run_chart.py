@@ -8,7 +8,7 @@ from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.plots.scatter import RunPoint, RunScatter
-from qstudio.ui.runs.figures import drop_text, latency_text, rate
+from qstudio.ui.runs.figures import drop_text, latency_text, rate, same_recipe
 from qstudio.ui.text import format_bytes, format_percent, tr
 
 AXES = ("size", "latency")
@@ -115,7 +115,7 @@ class RunChart(QWidget):
                         value,
                         "measured" if kind == "measured" else "simulated",
                         detail,
-                        session.is_current(run),
+                        same_recipe(session, run),
                     )
                 )
                 break

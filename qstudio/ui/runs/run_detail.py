@@ -29,6 +29,7 @@ from qstudio.ui.runs.figures import (
     latency_words,
     metrics_text,
     parity_words,
+    same_recipe,
     state_text,
 )
 from qstudio.ui.table.cells import sqnr_grade
@@ -137,7 +138,7 @@ class RunDetail(QWidget):
 
     def _on_changed(self, _value: object = None) -> None:
         run = self._run()
-        current = run is not None and self._session.is_current(run)
+        current = run is not None and same_recipe(self._session, run)
         state = (run.id, run.state, run.phase, run.result, run.error, current) if run else ()
         if state == self._shown and self._shown:
             return

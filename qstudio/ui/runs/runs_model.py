@@ -26,6 +26,7 @@ from qstudio.ui.runs.figures import (
     metrics_text,
     parity_words,
     rate,
+    same_recipe,
     state_text,
 )
 from qstudio.ui.text import NO_VALUE, format_bytes, format_ms, format_percent, tr
@@ -163,7 +164,7 @@ COLUMNS: tuple[RunColumn, ...] = (
     RunColumn(
         "recipe",
         "Recipe",
-        "Whether the run was made with the recipe, model and data that are open now.",
+        "Whether the run was made with the present recipe on the open model.",
         "current M",
         lambda run: "",
         lambda run: None,
@@ -336,7 +337,7 @@ class RunsModel(QAbstractTableModel):
         column, run = COLUMNS[index.column()], self._runs[index.row()]
         if role == Role.DisplayRole:
             if column.id == "recipe":
-                return tr("current") if self._session.is_current(run) else tr("other")
+                return tr("current") if same_recipe(self._session, run) else tr("other")
             return column.text(run)
         if role == Role.TextAlignmentRole:
             side = Qt.AlignmentFlag.AlignRight if column.right else Qt.AlignmentFlag.AlignLeft
@@ -359,7 +360,7 @@ class RunsModel(QAbstractTableModel):
                 return QColor(palette.worse if value < 0 else palette.better)
         if column == "state" and run.state in (JobState.FAILED, JobState.KILLED):
             return QColor(palette.worse)
-        if column == "recipe" and not self._session.is_current(run):
+        if column == "recipe" and not same_recipe(self._session, run):
             return QColor(palette.muted)
         return None
 

@@ -18,6 +18,7 @@ from qstudio.core.results import LayerResult
 from qstudio.core.size import layer_bytes
 from qstudio.session.options import Run
 from qstudio.session.session import Session
+from qstudio.ui.runs.figures import same_recipe
 from qstudio.ui.table.choices import not_applicable, value_text
 from qstudio.ui.table.columns import Column
 from qstudio.ui.text import NO_VALUE, format_bytes, format_count, format_db, format_large, format_percent, tr
@@ -89,8 +90,10 @@ class CellMaker:
         return Cell(layer.name, tooltip, payload="edited" if edited else None, sort_key=layer.name.casefold())
 
     def _reference(self) -> Run | None:
-        """Return the run that edits are counted against: the last one with a result."""
-        return next((run for run in reversed(self._session.runs) if run.result is not None), None)
+        """Return the run that edits are counted against: the last one of this model with a result."""
+        model = self._session.model
+        runs = (run for run in reversed(self._session.runs) if run.result is not None)
+        return next((run for run in runs if model is not None and run.model_sha256 == model.sha256), None)
 
     def _type(self, layer: LayerInfo) -> Cell:
         return Cell(layer.op_type, layer.op_type, muted=True, sort_key=layer.op_type.casefold())
@@ -144,7 +147,7 @@ class CellMaker:
         result = self._results[1].get(layer.name)
         if result is None or result.sqnr_db is None:
             return Cell(NO_VALUE, tr("Not measured for this layer in") + f" {run.title}", muted=True)
-        stale = not session.is_current(run)
+        stale = not same_recipe(session, run)
         told = f"{tr('Measured in')} {run.title}" + (", " + tr("with another recipe than the present") if stale else "")
         return Cell(
             format_db(result.sqnr_db, False),

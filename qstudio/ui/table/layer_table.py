@@ -23,6 +23,7 @@ from qstudio.core.scheme import Scheme
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.icons import icon
+from qstudio.ui.runs.figures import same_recipe
 from qstudio.ui.table.layer_model import LayerModel
 from qstudio.ui.table.layer_view import LayerView
 from qstudio.ui.text import tr
@@ -247,7 +248,8 @@ class LayerTable(QWidget):
         if self.model.filter_error:
             parts = [self.model.filter_error]
         self._footer.setText(", ".join(parts))
-        done = [run for run in session.runs if run.result is not None]
-        self._badge.setText(
-            "● " + tr("edits not yet run") if done and not any(session.is_current(run) for run in done) else ""
-        )
+        done = [
+            run for run in session.runs if run.result and session.model and run.model_sha256 == session.model.sha256
+        ]
+        unrun = bool(done) and not any(same_recipe(session, run) for run in done)
+        self._badge.setText("● " + tr("edits not yet run") if unrun else "")
