@@ -14,6 +14,7 @@ from qstudio.engine.client import Job
 from qstudio.engine.cores import available_cores
 from qstudio.engine.desk import Desk
 from qstudio.engine.jobs import spec_of
+from qstudio.engine.lane import Lane
 from qstudio.engine.link import Died, Link, Unreadable
 from qstudio.engine.messages import (
     Cancel,
@@ -42,32 +43,6 @@ _ATTEMPTS = 3
 """How often a job is sent to processes that die before they say that they have begun it."""
 
 
-class _Lane:
-    """One of the two processes: its present link, what waits for it and what it is doing."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.link: Link | None = None
-        self.waiting: list[Job] = []
-        self.in_flight: list[Job] = []
-        """In the order in which they were sent: the last one is what the process is busy with."""
-        self.failed_starts = 0
-        self.modules: tuple[str, ...] = ()
-
-    def take_next(self) -> Job | None:
-        """Remove and return the job to send now: urgent ones first, and beside a running one only an urgent one."""
-        urgent = next((job for job in self.waiting if spec_of(job.request).urgent), None)
-        if not self.in_flight:
-            job = urgent or next(iter(self.waiting), None)
-        elif len(self.in_flight) == 1 and not spec_of(self.in_flight[0].request).urgent:
-            job = urgent
-        else:
-            job = None
-        if job is not None:
-            self.waiting.remove(job)
-        return job
-
-
 class ProcessEngine:
     """An `EngineClient` whose jobs run in two spawned processes: neither a crash nor a long job harms the window.
 
@@ -88,7 +63,7 @@ class ProcessEngine:
         self._threads = threads or max(available_cores() - 1, 1)
         self._niceness = niceness
         self._desk = Desk()
-        self._lanes = {name: _Lane(name) for name in PROCESSES}
+        self._lanes = {name: Lane(name) for name in PROCESSES}
         self._jobs: dict[int, Job] = {}
         self._attempts: dict[int, int] = {}
         self._links: list[Link] = []
@@ -234,20 +209,20 @@ class ProcessEngine:
 
     # ---- processes
 
-    def _start(self, lane: _Lane) -> None:
+    def _start(self, lane: Lane) -> None:
         warm = ("torch", "onnxruntime")
         options = BootOptions(lane.name, self._threads, "", self._niceness, warm)
         lane.link = Link(options, self._receive)
         self._links.append(lane.link)
         lane.link.start()
 
-    def _replace(self, lane: _Lane) -> None:
+    def _replace(self, lane: Lane) -> None:
         """Give the lane another process; the old one is being ended and what it still says does not count."""
         if lane.link is not None:
             lane.link.stop(_STOP_GRACE_S)
         self._start(lane)
 
-    def _queue_again(self, lane: _Lane) -> None:
+    def _queue_again(self, lane: Lane) -> None:
         """Put what was in flight back to the head of the queue; what was being cancelled is done with."""
         for job in reversed(lane.in_flight):
             if job.state is JobState.CANCELLING:
@@ -258,7 +233,7 @@ class ProcessEngine:
                 lane.waiting.insert(0, job)
         lane.in_flight.clear()
 
-    def _send_next(self, lane: _Lane) -> None:
+    def _send_next(self, lane: Lane) -> None:
         while lane.link is not None and lane.link.ready:
             job = lane.take_next()
             if job is None:
@@ -296,14 +271,13 @@ class ProcessEngine:
         elif isinstance(message, Ready):
             link.ready = True
             lane.failed_starts = 0
-            lane.modules = message.modules
             self._send_next(lane)
         elif isinstance(message, Unreadable):
             self._on_unreadable(lane, message)
         else:
             self._on_job_message(lane, message)
 
-    def _on_job_message(self, lane: _Lane, message: Started | Progress | Partial | Finished) -> None:
+    def _on_job_message(self, lane: Lane, message: Started | Progress | Partial | Finished) -> None:
         job = self._jobs.get(message.job)
         if job is None:
             return
@@ -322,18 +296,18 @@ class ProcessEngine:
             self._send_next(lane)
             self._desk.finish(job, message.state, message.value, message.error)
 
-    def _start_run_early(self, lane: _Lane) -> None:
+    def _start_run_early(self, lane: Lane) -> None:
         """Start "run" once "inspect" has answered: early enough for the first run, late enough not to delay a start."""
         run = self._lanes["run"]
         if lane.name == "inspect" and run.link is None and run.failed_starts == 0:
             self._start(run)
 
-    def _release(self, lane: _Lane, job: Job) -> None:
+    def _release(self, lane: Lane, job: Job) -> None:
         lane.in_flight.remove(job)
         self._jobs.pop(job.id, None)
         self._attempts.pop(job.id, None)
 
-    def _on_unreadable(self, lane: _Lane, message: Unreadable) -> None:
+    def _on_unreadable(self, lane: Lane, message: Unreadable) -> None:
         if lane.in_flight:
             job = lane.in_flight[-1]
             self._release(lane, job)
@@ -343,7 +317,7 @@ class ProcessEngine:
                 job, JobState.FAILED, error=Failure(f"{title} has an answer that cannot be read ({message.reason})")
             )
 
-    def _on_died(self, lane: _Lane, died: Died) -> None:
+    def _on_died(self, lane: Lane, died: Died) -> None:
         was_ready = lane.link is not None and lane.link.ready
         lane.link = None
         lane.failed_starts = 0 if was_ready else lane.failed_starts + 1
@@ -370,7 +344,7 @@ class ProcessEngine:
         if not restart:
             self._give_up(lane, sentence, details)
 
-    def _victim(self, lane: _Lane) -> Job | None:
+    def _victim(self, lane: Lane) -> Job | None:
         """Return the job that the process was busy with when it died."""
         if not lane.in_flight:
             return None
@@ -381,7 +355,7 @@ class ProcessEngine:
             return started[-1] if started else None
         return last
 
-    def _give_up(self, lane: _Lane, sentence: str, details: str) -> None:
+    def _give_up(self, lane: Lane, sentence: str, details: str) -> None:
         waiting, lane.waiting = lane.waiting, []
         for job in waiting:
             self._jobs.pop(job.id, None)
