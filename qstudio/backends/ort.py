@@ -105,6 +105,9 @@ def run_batches(
     fixed = first.shape[0] if first.shape and isinstance(first.shape[0], int) else 0
     names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
     for batch in batches:
+        if not names:  # onnxruntime takes an empty list for "all"
+            yield {}
+            continue
         values = np.ascontiguousarray(batch, dtype=dtype)
         pieces = []
         for piece, size in _pieces(values, fixed):

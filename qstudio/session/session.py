@@ -58,6 +58,7 @@ class Session:
         """Path of the model being opened; empty when none is."""
         self.data_spec: DataSpec | None = None
         """How `dataset` was opened; kept from one model to the next, which opens it again for itself."""
+        self._opening_data: DataSpec | None = None
         self.dataset: DatasetInfo | None = None
         self.options = RunOptions()
         self.selection: tuple[str, ...] = ()
@@ -105,6 +106,7 @@ class Session:
         if not isinstance(job.value, ModelInfo):
             self._tell(job, "The model was not opened")
             return
+        data = self._opening_data or self.data_spec
         self._work.cancel("weights", "dataset", *MEASUREMENTS)
         self.model = job.value
         self.weight_statistics, self.previews = {}, {}
@@ -116,8 +118,8 @@ class Session:
         self.recipe_changed.emit(self.recipe)
         self.selection_changed.emit(self.selection)
         self._work.submit("weights", WeightStatistics(self.model.path), self._on_weights, self._on_weight_partial)
-        if self.data_spec is not None:
-            self.open_data(self.data_spec)
+        if data is not None:
+            self.open_data(data)
 
     def _on_weight_partial(self, value: SiteStatistics) -> None:
         self.weight_statistics[value.site] = value
@@ -135,12 +137,13 @@ class Session:
 
         The current dataset stays until the new one has been read and found to fit the model.
         """
-        wanted = DataSpec(spec) if isinstance(spec, str) else spec
+        wanted = self._opening_data = DataSpec(spec) if isinstance(spec, str) else spec
         self._work.cancel(*MEASUREMENTS)  # the engine is free for the new data at once
         request = OpenDataset(wanted, self.model.path if self.model else "")
         return self._work.submit("dataset", request, lambda job: self._on_dataset(wanted, job))
 
     def _on_dataset(self, spec: DataSpec, job: Job) -> None:
+        self._opening_data = None
         if isinstance(job.value, DatasetInfo):
             self.data_spec = spec
             self._set_dataset(job.value)

@@ -150,6 +150,16 @@ def test_data_is_opened_again_for_the_next_model(session: Session, engine: FakeE
     assert session.run_blocked == "Choose a dataset first"
 
 
+def test_data_chosen_while_the_model_is_being_read_is_opened_for_it(session: Session, engine: FakeEngine) -> None:
+    session.open_model("model.onnx")
+    session.open_data("digits")
+    engine.finish(engine.one("OpenModel"), model())
+    assert engine.one("OpenDataset").request == OpenDataset(DataSpec("digits"), "model.onnx")
+    engine.finish(engine.one("OpenDataset"), dataset())
+    assert (session.dataset, session.data_spec) == (dataset(), DataSpec("digits"))
+    assert engine.pending("FloatAccuracy")
+
+
 def test_a_model_for_looking_only_is_not_measured(session: Session, engine: FakeEngine) -> None:
     from dataclasses import replace
 
