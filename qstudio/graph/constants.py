@@ -9,8 +9,8 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from qstudio.graph.operators import constant_tensor
 from qstudio.graph.opset import opset_of
-from qstudio.graph.translation import constant_tensor
 
 _LARGEST_FOLDED_ELEMENTS = 1_000_000
 _FOLDED = {

@@ -9,9 +9,9 @@ from onnx import numpy_helper
 
 from qstudio.core.errors import UserError
 from qstudio.core.graph_types import GraphDescription, GraphNode, TensorInfo
+from qstudio.graph.operators import node_label, unsupported_operators
 from qstudio.graph.shapes import infer_tensors
 from qstudio.graph.structure import sorted_nodes
-from qstudio.graph.to_torch import node_label, unsupported_operators
 
 Tensors = dict[str, TensorInfo]
 

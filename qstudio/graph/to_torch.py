@@ -10,8 +10,9 @@ from torch import fx
 
 from qstudio.core.errors import UserError
 from qstudio.graph import ops
+from qstudio.graph.operators import node_label, operator_key, unsupported_operators
 from qstudio.graph.structure import sorted_nodes
-from qstudio.graph.translation import TRANSLATIONS, GraphBuilder, NodeView, Unsupported, operator_key
+from qstudio.graph.translation import TRANSLATIONS, GraphBuilder, NodeView, Unsupported
 
 assert ops.__all__, "importing the package fills the table"
 
@@ -41,25 +42,6 @@ class Translated:
     node_of: dict[str, str]
     parameter_of: dict[str, str]
     unsupported: tuple[tuple[str, str, str], ...] = ()
-
-
-def node_label(node: onnx.NodeProto) -> str:
-    """Return a node's name, or a description by its first output where it has none."""
-    return node.name or f"{node.op_type}_{next((o for o in node.output if o), 'without_output')}"
-
-
-def unsupported_operators(proto: onnx.ModelProto) -> tuple[tuple[str, str, str], ...]:
-    """Name every node whose operator has no translation, as (node name, operator, reason).
-
-    This looks at the table only, so it is quick and needs no weights; a translation may still refuse a combination of
-    attributes, which `to_torch` then reports in the same words.
-    """
-    return tuple(
-        (node_label(node), operator_key(node), "the operator has no translation")
-        for node in proto.graph.node
-        if operator_key(node) not in TRANSLATIONS
-        and not (operator_key(node) == "Constant" and any(a.name != "value_string" for a in node.attribute))
-    )
 
 
 def to_torch(proto: onnx.ModelProto, *, partial: bool = False) -> Translated:

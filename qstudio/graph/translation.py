@@ -23,7 +23,8 @@ import torch
 from onnx import numpy_helper
 from torch import fx, nn
 
-from qstudio.graph.dtypes import as_torch
+from qstudio.graph.operators import constant_tensor
+from qstudio.graph.torch_dtypes import as_torch
 
 FxValue = fx.Node | tuple["fx.Node | None", ...]
 Translation = Callable[["NodeView"], "FxValue"]
@@ -47,26 +48,6 @@ def translates(*op_types: str) -> Callable[[Translation], Translation]:
         return function
 
     return enter
-
-
-def operator_key(node: onnx.NodeProto) -> str:
-    """Return the key under which the table knows the node's operator."""
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
-
-
-def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """Return what a Constant node holds as a tensor named after its output; None for sparse and text values."""
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(attribute.t)
-            tensor.name = node.output[0]
-            return None if tensor.data_type == onnx.TensorProto.STRING else tensor
-        if attribute.name in ("value_float", "value_floats", "value_int", "value_ints"):
-            dtype = np.float32 if "float" in attribute.name else np.int64
-            value = np.array(onnx.helper.get_attribute_value(attribute), dtype=dtype)
-            return numpy_helper.from_array(value, node.output[0])
-    return None
 
 
 class GraphBuilder:

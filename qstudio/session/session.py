@@ -191,7 +191,15 @@ class Session:
         """Measure the float model on the evaluation samples; `float_metrics_changed` follows as it goes."""
         model, data = self._need_data()
         self._float_is_final = False
-        request = FloatAccuracy(model.path, data, self.options.eval_samples, self.options.seed)
+        options = self.options
+        request = FloatAccuracy(
+            model.path,
+            data,
+            options.eval_samples,
+            options.seed,
+            options.calibration_data,
+            options.calibration_samples,
+        )
         return self._work.submit("float", request, self._on_float, self._set_float)
 
     def _on_float(self, job: Job) -> None:
@@ -369,10 +377,12 @@ class Session:
         self.options_changed.emit(self.options)
         if self.dataset is None or self.model is None or not self.model.runnable:
             return
-        if before.eval_samples != self.options.eval_samples or before.seed != self.options.seed:
+        changed = {name for name, value in vars(self.options).items() if getattr(before, name) != value}
+        drawn = {"calibration_samples", "calibration_data", "seed"}
+        # Where the data has one split, what is calibrated on is not evaluated on: both draw from the same choice.
+        if changed & (drawn | {"eval_samples"}):
             self.measure_float()
-        calibration = ("calibration_samples", "seed", "calibration_data")
-        if any(getattr(before, name) != getattr(self.options, name) for name in calibration):
+        if changed & drawn:
             self.collect_activations()
 
     @property

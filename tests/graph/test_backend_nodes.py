@@ -14,8 +14,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from qstudio.graph.dtypes import as_torch
 from qstudio.graph.to_torch import run, to_torch
+from qstudio.graph.torch_dtypes import as_torch
 
 OPERATORS = """
 Conv ConvTranspose ConvInteger QLinearConv Gemm MatMul MatMulInteger QLinearMatMul Einsum Det AveragePool

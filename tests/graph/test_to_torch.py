@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +13,10 @@ from onnx import helper
 from torch import fx
 
 from qstudio.core.errors import UserError
+from qstudio.graph.operators import SUPPORTED, unsupported_operators
 from qstudio.graph.prepare import prepare
-from qstudio.graph.to_torch import run, to_torch, unsupported_operators
+from qstudio.graph.to_torch import run, to_torch
+from qstudio.graph.translation import TRANSLATIONS
 
 
 def by_hand(module: fx.GraphModule, *arguments: torch.Tensor) -> dict[str, object]:
@@ -199,3 +204,16 @@ def test_recurrent_layers_with_constant_weights_match_onnxruntime(op, gates, dir
     expected = session(proto).run(None, feeds)[0]
     actual = run(translated, {"x": torch.from_numpy(feeds["x"])})["y"]
     assert relative_error(actual.numpy(), expected) < 1e-5
+
+
+def test_the_names_known_without_torch_are_those_of_the_table() -> None:
+    assert set(TRANSLATIONS) == SUPPORTED
+
+
+def test_opening_a_model_does_not_load_torch() -> None:
+    text = (
+        "import sys, qstudio.graph.load, qstudio.graph.prepare, qstudio.graph.describe, qstudio.quant.placement;"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

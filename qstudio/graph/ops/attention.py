@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from qstudio.graph.dtypes import TORCH_OF_ONNX
+from qstudio.graph.torch_dtypes import TORCH_OF_ONNX
 from qstudio.graph.translation import NodeView, translates
 
 

@@ -8,8 +8,9 @@ import torch
 from onnx import TensorProto
 from torch import fx
 
-from qstudio.graph.dtypes import INTEGER_RANGE, TORCH_OF_ONNX
+from qstudio.graph.dtypes import INTEGER_RANGE
 from qstudio.graph.ops.common import aligned
+from qstudio.graph.torch_dtypes import TORCH_OF_ONNX
 from qstudio.graph.translation import NodeView, Unsupported, translates
 
 _FLOAT8 = (

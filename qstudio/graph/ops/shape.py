@@ -8,8 +8,8 @@ import torch
 from torch import fx
 from torch.nn import functional as F
 
-from qstudio.graph.dtypes import TORCH_OF_ONNX
 from qstudio.graph.ops.common import aligned, as_ints, torch_pad_order
+from qstudio.graph.torch_dtypes import TORCH_OF_ONNX
 from qstudio.graph.translation import NodeView, Unsupported, translates
 
 
