@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from PySide6.QtCore import QSize
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from qstudio.core.model_info import LayerInfo
+from qstudio.session.readout import Side
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.inspector.channel_page import ChannelPage
@@ -13,6 +16,8 @@ from qstudio.ui.inspector.labels import ElidedLabel
 from qstudio.ui.inspector.site_page import SitePage
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
+
+SIDES: tuple[Side, ...] = ("weight", "activation")
 
 
 class InspectorPanel(QFrame):
@@ -28,17 +33,20 @@ class InspectorPanel(QFrame):
         self.follow = QPushButton()
         self.follow.setProperty("role", "flat")
         self.follow.clicked.connect(self._on_follow)
-        self.weights = SitePage(session, "weight")
-        self.activations = SitePage(session, "activation")
-        self.channels = ChannelPage(session)
+        self._pages: dict[int, SitePage | ChannelPage] = {}
+        self._places: list[QVBoxLayout] = []
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
-        for page, words, tip in (
-            (self.weights, tr("Weights"), tr("Values of the layer's weight and how they are quantized")),
-            (self.activations, tr("Activations"), tr("Values the layer puts out and how they are quantized")),
-            (self.channels, tr("Channels"), tr("Range of each channel against what can be represented")),
+        for words, tip in (
+            (tr("Weights"), tr("Values of the layer's weight and how they are quantized")),
+            (tr("Activations"), tr("Values the layer puts out and how they are quantized")),
+            (tr("Channels"), tr("Range of each channel against what can be represented")),
         ):
-            self.tabs.setTabToolTip(self.tabs.addTab(page, words), tip)
+            place = QWidget()
+            layout = QVBoxLayout(place)
+            layout.setContentsMargins(0, 0, 0, 0)
+            self._places.append(layout)
+            self.tabs.setTabToolTip(self.tabs.addTab(place, words), tip)
         self._stale: set[int] = set()
         gap = theme().px(8)
         head = QHBoxLayout()
@@ -92,7 +100,27 @@ class InspectorPanel(QFrame):
             self._page(index).refresh(self.layer)
 
     def _page(self, index: int) -> SitePage | ChannelPage:
-        return (self.weights, self.activations, self.channels)[index]
+        """Return a tab's page, made when it is first looked at: each takes some 60 ms."""
+        if index not in self._pages:
+            page = ChannelPage(self._session) if index == 2 else SitePage(self._session, SIDES[index])
+            self._places[index].addWidget(page)
+            self._pages[index] = page
+        return self._pages[index]
+
+    @property
+    def weights(self) -> SitePage:
+        """The page of the weights."""
+        return cast("SitePage", self._page(0))
+
+    @property
+    def activations(self) -> SitePage:
+        """The page of the tensor the layer puts out."""
+        return cast("SitePage", self._page(1))
+
+    @property
+    def channels(self) -> ChannelPage:
+        """The page of the channels."""
+        return cast("ChannelPage", self._page(2))
 
     def _on_statistics_changed(self, kind: str) -> None:
         self._stale |= {0, 2} if kind == "weights" else {1, 2}

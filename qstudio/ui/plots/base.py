@@ -287,7 +287,7 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         ending = target.suffix.lower()
         try:
             if ending == ".png":
-                if not self.picture().save(str(target), b"PNG"):
+                if not self.picture().save(str(target)):
                     raise OSError(0, tr("the file cannot be written"))
             elif ending == ".svg":
                 target.write_bytes(self.svg())
