@@ -66,6 +66,7 @@ class Commands(QObject):
         """Open a model, and data with it where they belong together."""
         self._pending_data = data
         self.session.open_model(path)
+        self.window.show_opening()
 
     def await_model(self, data: DataSpec | None) -> None:
         """Open data for the model that is being opened already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QCloseEvent, QDragEnterEvent, QDropEvent
@@ -14,19 +15,20 @@ from qstudio.ui.accuracy_strip import AccuracyStrip
 from qstudio.ui.action_table import ACTIONS
 from qstudio.ui.actions import Actions
 from qstudio.ui.bridge import SessionBridge
-from qstudio.ui.command_palette import CommandPalette
 from qstudio.ui.commands import Commands
 from qstudio.ui.menus import fill_menu_bar, fill_recent_menu
 from qstudio.ui.notices import NoticeBar
 from qstudio.ui.run_bar import RunBar
 from qstudio.ui.settings import settings
-from qstudio.ui.sheets import show_about, show_cheat_sheet
 from qstudio.ui.table.layer_table import LayerTable
 from qstudio.ui.text import tr
 from qstudio.ui.theme import Mode, theme
 from qstudio.ui.top_bar import ActionButton, TopBar
-from qstudio.ui.welcome import WelcomePage
 from qstudio.ui.workspace import PERSPECTIVES, Workspace
+
+if TYPE_CHECKING:
+    from qstudio.ui.command_palette import CommandPalette
+    from qstudio.ui.welcome import WelcomePage
 
 
 class MainWindow(QMainWindow):
@@ -57,6 +59,10 @@ class MainWindow(QMainWindow):
         self._refresh.setSingleShot(True)
         self._refresh.setInterval(0)
         self._refresh.timeout.connect(self.actions_table.refresh)
+        self._late = QTimer(self)
+        self._late.setSingleShot(True)
+        self._late.setInterval(0)
+        self._late.timeout.connect(self.build_late)
         self._on_model_changed(session.model)
 
     # ---- assembling
@@ -95,6 +101,7 @@ class MainWindow(QMainWindow):
         # Queued: the session first opens the data that was open before; what belongs to the new model takes its place.
         bridge.model_changed.connect(self.commands.on_model_changed, Qt.ConnectionType.QueuedConnection)
         bridge.runs_changed.connect(self.commands.on_runs_changed)
+        bridge.work_changed.connect(self._on_work_changed)
         for signal in (
             bridge.dataset_changed,
             bridge.recipe_changed,
@@ -108,11 +115,22 @@ class MainWindow(QMainWindow):
         theme().changed.connect(self._on_theme_changed)
 
     def build_late(self) -> None:
-        """Build what the first picture of the window does not need: plots, icons, devices."""
-        self.workspace.build_late()
+        """Build what the first picture of the window does not need, a piece at a time: plots, icons, devices.
+
+        Between the pieces the layers of a model that has been read meanwhile are shown.
+        """
+        if self.workspace.build_next():
+            self._late.start()
+            return
         self._load_icons()
         if not self.session.devices:
             self.session.list_devices()
+
+    def build_all(self) -> None:
+        """Build everything now."""
+        self._late.stop()
+        self.workspace.build_all()
+        self.build_late()
 
     def _load_icons(self) -> None:
         self.actions_table.load_icons()
@@ -143,7 +161,18 @@ class MainWindow(QMainWindow):
         self.run_bar.setVisible(model is not None)
         self._refresh.start()
 
+    def _on_work_changed(self, _work: object) -> None:
+        """Go back to the welcome page when the first model could not be opened."""
+        if self.session.model is None and not self.session.opening and self.pages.currentWidget() is self.workspace:
+            self.show_welcome()
+        self.layer_table.view.viewport().update()
+
     # ---- what commands ask for
+
+    def show_opening(self) -> None:
+        """Leave the welcome page: the layers come as soon as the model has been read."""
+        self.pages.setCurrentWidget(self.workspace)
+        self._refresh.start()
 
     @property
     def perspective(self) -> str:
@@ -153,14 +182,14 @@ class MainWindow(QMainWindow):
     def show_perspective(self, name: str) -> None:
         """Show Explore or Tune."""
         self.pages.setCurrentWidget(self.workspace)
-        self.workspace.build_late()
+        self.workspace.build_all()
         self.workspace.show_perspective(name)
         self._refresh.start()
 
     def show_data(self) -> None:
         """Show the data panel."""
         self.pages.setCurrentWidget(self.workspace)
-        self.workspace.tabs.setCurrentWidget(self.workspace.data_panel)
+        self.workspace.show_data()
         self._refresh.start()
 
     def focus_filter(self) -> None:
@@ -172,6 +201,8 @@ class MainWindow(QMainWindow):
     def show_welcome(self) -> None:
         """Show the welcome page."""
         if self.welcome is None:
+            from qstudio.ui.welcome import WelcomePage
+
             self.welcome = WelcomePage()
             self.welcome.open_wanted.connect(self.commands.ask_model)
             self.welcome.sample_chosen.connect(self.commands.open_sample)
@@ -180,6 +211,7 @@ class MainWindow(QMainWindow):
             self.pages.addWidget(self.welcome)
         self.welcome.refresh_recent()
         self.pages.setCurrentWidget(self.welcome)
+        self.welcome.focus_first()
         self._refresh.start()
 
     @property
@@ -194,24 +226,31 @@ class MainWindow(QMainWindow):
 
     def focused_table_text(self) -> str:
         """Return the table that has the focus (the layers by default) as tab-separated text."""
-        if self.workspace.runs_table.hasFocus():
-            return self.workspace.runs_table.runs.as_text("\t")
+        runs = self.workspace.runs_table
+        if runs is not None and runs.hasFocus():
+            return runs.runs.as_text("\t")
         view = self.layer_table.view
         return view.as_text("\t", selected_only=bool(view.selected_rows()))
 
     def show_palette(self) -> None:
         """Open the command palette."""
         if self.palette_popup is None:
+            from qstudio.ui.command_palette import CommandPalette
+
             self.palette_popup = CommandPalette(self.session, self.actions_table, self)
         self.actions_table.refresh()
         self.palette_popup.open()
 
     def show_cheat_sheet(self) -> None:
         """Open the sheet of keys."""
+        from qstudio.ui.sheets import show_cheat_sheet
+
         show_cheat_sheet(self.actions_table, self)
 
     def show_about(self) -> None:
         """Open the page about the program."""
+        from qstudio.ui.sheets import show_about
+
         show_about(self)
 
     def set_theme(self, mode: Mode) -> None:

@@ -129,6 +129,10 @@ class WelcomePage(QScrollArea):
         for heading in self._headings:
             heading.setFont(theme().font("normal", bold=True))
 
+    def focus_first(self) -> None:
+        """Put the focus on what a newcomer takes first."""
+        (self.cards[0] if self.cards else self.open_button).setFocus()
+
     def refresh_recent(self) -> None:
         """List the files opened last; one that is gone is grey and says so."""
         while (item := self._recent.takeAt(0)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray, QSettings, Qt
@@ -9,17 +10,18 @@ from PySide6.QtWidgets import QSplitter, QStackedWidget, QTabWidget, QVBoxLayout
 
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
-from qstudio.ui.data.data_panel import DataPanel
 from qstudio.ui.folding_pair import FoldingPair
 from qstudio.ui.log_drawer import LogDrawer
-from qstudio.ui.runs.runs_table import RunsTable
 from qstudio.ui.table.layer_table import LayerTable
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
 if TYPE_CHECKING:
+    from qstudio.ui.data.data_panel import DataPanel
+    from qstudio.ui.inspector.panel import InspectorPanel
     from qstudio.ui.runs.run_chart import RunChart
     from qstudio.ui.runs.run_detail import RunDetail
+    from qstudio.ui.runs.runs_table import RunsTable
 
 PERSPECTIVES = ("explore", "tune")
 SIDE_BY_SIDE_PX = 900
@@ -27,6 +29,20 @@ SIDE_BY_SIDE_PX = 900
 
 LEFT_SHARE = {"explore": 0.54, "tune": 0.42}
 RUNS_SHARE = 0.24
+
+
+def _place() -> QWidget:
+    """Return a widget that a panel is put into later."""
+    place = QWidget()
+    layout = QVBoxLayout(place)
+    layout.setContentsMargins(0, 0, 0, 0)
+    return place
+
+
+def _fill(place: QWidget, panel: QWidget) -> None:
+    layout = place.layout()
+    if layout is not None:
+        layout.addWidget(panel)
 
 
 class Workspace(QWidget):
@@ -38,19 +54,25 @@ class Workspace(QWidget):
         self._bridge = bridge
         self.perspective = "explore"
         self._sizes: dict[str, tuple[QByteArray, QByteArray]] = {}
-        self._built = False
+        self._late: list[Callable[[], None]] = [
+            self._build_data,
+            self._build_runs,
+            self._build_inspector,
+            self._build_charts,
+        ]
         self._arranged = False
         self.layer_table = LayerTable(session, bridge)
-        self.data_panel = DataPanel(session, bridge)
-        self.runs_table = RunsTable(session, bridge)
+        self.data_panel: DataPanel | None = None
+        self.runs_table: RunsTable | None = None
         self.log = LogDrawer(bridge)
-        self.inspector: QWidget | None = None
+        self.inspector: InspectorPanel | None = None
         self.chart: RunChart | None = None
         self.detail: RunDetail | None = None
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.addTab(self.layer_table, tr("Layers"))
-        self.tabs.addTab(self.data_panel, tr("Data"))
+        self._data_place = _place()
+        self.tabs.addTab(self._data_place, tr("Data"))
         self._right = QStackedWidget()
         self._top = QSplitter(Qt.Orientation.Horizontal)
         self._top.setChildrenCollapsible(False)
@@ -59,34 +81,63 @@ class Workspace(QWidget):
         self._all = QSplitter(Qt.Orientation.Vertical)
         self._all.setChildrenCollapsible(False)
         self._all.addWidget(self._top)
-        self._all.addWidget(self.runs_table)
+        self._runs_place = _place()
+        self._all.addWidget(self._runs_place)
         self._all.addWidget(self.log)
         for number, share in enumerate((3, 1, 0)):
             self._all.setStretchFactor(number, share)
         self.tabs.currentChanged.connect(self._on_tab_changed)
-        self.runs_table.hide()
+        self._places = {name: _place() for name in PERSPECTIVES}
+        for place in self._places.values():
+            self._right.addWidget(place)
+        self._runs_place.hide()
         self.log.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._all)
 
-    def build_late(self) -> None:
-        """Build the panels that draw: they load pyqtgraph, which the window does not wait for."""
-        if self._built:
-            return
-        self._built = True
+    def build_next(self) -> bool:
+        """Build one of the panels that the first picture does not need; return whether there are more."""
+        if self._late:
+            self._late.pop(0)()
+        return bool(self._late)
+
+    def build_all(self) -> None:
+        """Build every panel now."""
+        while self.build_next():
+            pass
+
+    def _build_data(self) -> None:
+        from qstudio.ui.data.data_panel import DataPanel
+
+        self.data_panel = DataPanel(self._session, self._bridge)
+        _fill(self._data_place, self.data_panel)
+
+    def _build_runs(self) -> None:
+        from qstudio.ui.runs.runs_table import RunsTable
+
+        self.runs_table = RunsTable(self._session, self._bridge)
+        _fill(self._runs_place, self.runs_table)
+
+    def _build_inspector(self) -> None:
         from qstudio.ui.inspector.panel import InspectorPanel
+
+        self.inspector = InspectorPanel(self._session, self._bridge)
+        _fill(self._places["explore"], self.inspector)
+
+    def _build_charts(self) -> None:
         from qstudio.ui.runs.run_chart import RunChart
         from qstudio.ui.runs.run_detail import RunDetail
 
-        self.inspector = InspectorPanel(self._session, self._bridge)
         self.chart = RunChart(self._session, self._bridge)
         self.detail = RunDetail(self._session, self._bridge)
-        self._right.addWidget(self.inspector)
-        self._right.addWidget(
-            FoldingPair((tr("Chart"), self.chart), (tr("Selected run"), self.detail), SIDE_BY_SIDE_PX)
-        )
-        self._right.setCurrentIndex(PERSPECTIVES.index(self.perspective))
+        pair = FoldingPair((tr("Chart"), self.chart), (tr("Selected run"), self.detail), SIDE_BY_SIDE_PX)
+        _fill(self._places["tune"], pair)
+
+    def show_data(self) -> None:
+        """Bring the samples to the front."""
+        self.build_all()
+        self.tabs.setCurrentWidget(self._data_place)
 
     def _on_tab_changed(self, _index: int) -> None:
         """Give the samples the whole width: what stands at the right is about layers."""
@@ -98,9 +149,8 @@ class Workspace(QWidget):
             return
         self._keep_sizes()
         self.perspective = name
-        if self._built:
-            self._right.setCurrentIndex(PERSPECTIVES.index(name))
-        self.runs_table.setVisible(name == "tune")
+        self._right.setCurrentWidget(self._places[name])
+        self._runs_place.setVisible(name == "tune")
         self._restore_sizes()
 
     def _keep_sizes(self) -> None:

@@ -44,7 +44,7 @@ def make_window(make_studio: Callable[..., Any]) -> Callable[..., tuple[Any, Mai
         if not open_model:
             window.show_welcome()
         studio.show(window, 1280, 720)
-        window.build_late()
+        window.build_all()
         if open_model:
             studio.open()
         studio.settle()

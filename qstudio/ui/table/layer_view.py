@@ -40,6 +40,7 @@ class LayerView(QTableView):
         self._model = model
         self._following = False
         self._chosen: tuple[str, ...] | None = None
+        self._widths: dict[str, int] = {}
         self.setModel(model)
         self.setAccessibleName(tr("Layers"))
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -64,6 +65,7 @@ class LayerView(QTableView):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setHighlightSections(False)
         header.setSectionsClickable(True)
+        header.setStretchLastSection(True)
         header.setSortIndicatorShown(True)
         header.setSortIndicatorClearable(True)
         header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
@@ -84,7 +86,8 @@ class LayerView(QTableView):
         self.verticalHeader().setDefaultSectionSize(max(theme().px(28), metrics.height() + 8))
         for number, column in enumerate(COLUMNS):
             widest = max(metrics.horizontalAdvance(text) for text in (column.widest, column.title))
-            self.setColumnWidth(number, widest + theme().px(18))
+            self._widths[column.id] = widest + theme().px(18)
+            self.setColumnWidth(number, self._widths[column.id])
         self._fit_name()
         self.fit_columns()
 
@@ -99,7 +102,8 @@ class LayerView(QTableView):
         names = [layer.name for layer in self._session.model.layers] if self._session.model else []
         longest = max(names, key=len, default=COLUMNS[0].widest)
         width = self.fontMetrics().horizontalAdvance(longest) + theme().px(36)
-        self.setColumnWidth(0, min(max(width, theme().px(96)), theme().px(280)))
+        self._widths["layer"] = min(max(width, theme().px(96)), theme().px(280))
+        self.setColumnWidth(0, self._widths["layer"])
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Show as many columns as fit, the important ones first, unless the person has chosen."""
@@ -113,7 +117,7 @@ class LayerView(QTableView):
         else:
             shown, room = set(), self.viewport().width()
             for column in sorted(COLUMNS, key=lambda column: column.priority):
-                width = self.columnWidth(COLUMN_IDS.index(column.id)) or self._widths().get(column.id, 0)
+                width = self._widths[column.id]
                 if column.priority and room < width:
                     break
                 shown.add(column.id)
@@ -122,14 +126,6 @@ class LayerView(QTableView):
             hidden = column.id not in shown
             if self.isColumnHidden(number) != hidden:
                 self.setColumnHidden(number, hidden)
-
-    def _widths(self) -> dict[str, int]:
-        """Return the widths that hidden columns will have when they are shown again."""
-        metrics = self.fontMetrics()
-        return {
-            column.id: max(metrics.horizontalAdvance(text) for text in (column.widest, column.title)) + theme().px(18)
-            for column in COLUMNS
-        }
 
     @property
     def shown_columns(self) -> tuple[str, ...]:
