@@ -142,9 +142,7 @@ def run_ptq(
             network.proto, network.layers, simulated.activations, simulated.weights, raise_opset=raise_opset
         )
         file_bytes = save_model(exported, path)
-        result = finish(
-            "export", export_path=options.export_path, size_bytes=size_bytes(network, recipe, file_bytes)
-        )
+        result = finish("export", export_path=options.export_path, size_bytes=size_bytes(network, recipe, file_bytes))
 
         chosen = samples.evaluation_indices
         verified = verify(
@@ -183,9 +181,7 @@ def _simulate(
 ) -> tuple[np.ndarray, RunResult]:
     """Return (simulated scores, result with the metrics of float and simulation and the error of every layer)."""
     network, split, chosen = model.network, samples.evaluation, samples.evaluation_indices
-    float_scores = float_predictions(
-        network, split, chosen, _evaluation_key(dataset, samples), progress.part("float")
-    )
+    float_scores = float_predictions(network, split, chosen, _evaluation_key(dataset, samples), progress.part("float"))
     scores = predict(network, model.run, split, chosen, progress.part("simulate"))
     layers = layer_results(model, encodings, split, chosen[:ERROR_SAMPLES], progress.part("compare"))
     return scores, replace(
@@ -231,7 +227,7 @@ def versions() -> tuple[tuple[str, str], ...]:
         ("qstudio", qstudio.__version__),
         ("python", platform.python_version()),
         ("numpy", np.__version__),
-        ("torch", torch.__version__),
+        ("torch", str(torch.__version__)),  # a TorchVersion would make whoever unpickles it import torch
         ("onnx", onnx.__version__),
         ("onnxruntime", onnxruntime.__version__),
     )
