@@ -167,6 +167,8 @@ def read(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme, preview: We
         ends = capped(histograms, None)
         note = "Entropy needs finer histograms than are kept per channel: min-max is shown until exact figures arrive"
     lows, highs = ends
+    if exact is not None:
+        note = ""
     if exact is not None and exact.low.shape == lows.shape and applied.calibration != "manual":
         lows, highs = np.minimum(exact.low, 0.0), np.maximum(exact.high, 0.0)
     encoding = encode(replace(applied, granularity=Granularity("channel")), lows, highs, site.channel_axis)
