@@ -102,22 +102,31 @@ def channel_ends(histograms: ChannelHistograms, scheme: Scheme) -> Ends | None:
 
 
 def _percentile_ends(histograms: ChannelHistograms, percent: float) -> Ends:
+    """Return quantiles as numpy does: between neighbouring values, which in a channel of 100 lie far apart."""
     low, high = capped(histograms, None)
     rising = np.concatenate([np.zeros((len(low), 1)), np.cumsum(histograms.counts, axis=1)], axis=1)
-    total = rising[:, -1]
-    cut = (1.0 - percent / 100.0) * total * np.where((low < 0) & (high > 0), 0.5, 1.0)
-    lows = histograms.low + histograms.width * _place(rising, cut)
-    highs = histograms.low + histograms.width * _place(rising, total - cut)
+    last = np.maximum(rising[:, -1] - 1.0, 0.0)
+    cut = (1.0 - percent / 100.0) * last * np.where((low < 0) & (high > 0), 0.5, 1.0)
+    lows = histograms.low + histograms.width * _quantile_place(rising, cut)
+    highs = histograms.low + histograms.width * _quantile_place(rising, last - cut)
     return np.clip(lows, low, 0.0), np.clip(highs, 0.0, high)
 
 
-def _place(rising: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return, for each row, the (fractional) bin at which the cumulative count reaches `value`."""
-    rows = np.arange(len(rising))
-    after = np.clip((rising < value[:, None]).sum(axis=1), 1, rising.shape[1] - 1)
-    below, above = rising[rows, after - 1], rising[rows, after]
-    share = np.divide(value - below, above - below, out=np.zeros_like(value), where=above > below)
-    return np.asarray(after - 1 + np.clip(share, 0.0, 1.0))
+def _quantile_place(rising: NDArray[np.float64], rank: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return, for each row, the (fractional) bin of the value with a fractional rank, counted from 0."""
+    below = np.floor(rank)
+    first, second = _value_place(rising, below), _value_place(rising, below + 1.0)
+    return np.asarray(first + (rank - below) * (second - first))
+
+
+def _value_place(rising: NDArray[np.float64], rank: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the bin of the value with a whole rank: the ends exactly, others evenly spread within their bin."""
+    rows, bins = np.arange(len(rising)), rising.shape[1] - 1
+    held = np.clip((rising[:, 1:] <= rank[:, None]).sum(axis=1), 0, bins - 1)
+    inside = rising[rows, held + 1] - rising[rows, held]
+    share = np.divide(rank - rising[rows, held] + 0.5, inside, out=np.zeros_like(rank), where=inside > 0)
+    place = np.where(rank <= 0.0, 0.0, held + np.clip(share, 0.0, 1.0))
+    return np.where(rank >= rising[:, -1] - 1.0, float(bins), place)
 
 
 def _mse_ends(histograms: ChannelHistograms, scheme: Scheme, candidates: int = 40) -> Ends:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -394,6 +396,25 @@ def test_nothing_is_cut_in_a_narrow_panel(studio: Any, panel: InspectorPanel, wi
     assert body.minimumSizeHint().width() <= panel.weights.viewport().width()
     for child in (panel.weights.controls, panel.weights.figures, panel.weights.calibrators, panel.weights.statistics):
         assert child.geometry().right() <= panel.weights.viewport().width()
+
+
+def test_zoom_enlarges_the_charts_with_the_text(studio: Any, panel: InspectorPanel) -> None:
+    page = panel.weights
+    height, text = page.histogram.height(), page.figures.height()
+    theme().set_zoom(1.5)
+    studio.settle()
+    assert page.histogram.height() == pytest.approx(1.5 * height, abs=1)
+    assert page.figures.height() > 1.2 * text
+    theme().set_zoom(1.0)
+
+
+def test_the_window_process_loads_no_engine_library_for_plots() -> None:
+    code = (
+        "import sys; import qstudio.ui.inspector, qstudio.ui.plots.scatter;"
+        "print([m for m in ('torch','onnx','onnxruntime','sklearn','scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.benchmark

@@ -73,6 +73,19 @@ def test_searched_ranges_per_channel_are_no_worse_than_minmax(symmetric: bool, b
     assert mse.clip[1] <= minmax.clip[1]
 
 
+@pytest.mark.parametrize("percent", ["99", "99.9", "99.99"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_percentiles_per_channel_are_those_of_the_real_values(percent: str, bits: int) -> None:
+    values = weights()
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    cut = (1 - float(percent) / 100) / 2
+    scheme = Scheme("weight", bits, True, CHANNEL, f"percentile:{percent}")
+    encoding = encode(scheme, np.quantile(rows, cut, axis=1), np.quantile(rows, 1 - cut, axis=1), 0)
+    readout = read(statistics_of(values), SITE, scheme)
+    assert readout.encoding.high == pytest.approx(encoding.high, rel=0.05)
+    assert readout.error.sqnr_db == pytest.approx(sqnr_db(values, fake_quantize(values, encoding)), abs=1.0)
+
+
 @pytest.mark.parametrize("calibration", ["minmax", "percentile:99.9", "mse", "entropy"])
 def test_one_scale_reads_as_range_error_does(calibration: str) -> None:
     values = weights()

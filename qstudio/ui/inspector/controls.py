@@ -23,7 +23,7 @@ from qstudio.session.readout import Readout, Side
 from qstudio.ui.inspector.labels import ThemedLabel
 from qstudio.ui.inspector.segments import Segment, Segments
 from qstudio.ui.text import NO_VALUE, tr
-from qstudio.ui.theme import theme
+from qstudio.ui.theme import Palette, theme
 
 BIT_CHOICES = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
 
@@ -107,6 +107,14 @@ class SchemeControls(QWidget):
         self.parameter = PlainSpinBox()
         self.clip_low, self.clip_high = PlainSpinBox(), PlainSpinBox()
         self._build()
+        self._on_theme_changed(theme().palette)
+        theme().changed.connect(self._on_theme_changed)
+
+    def _on_theme_changed(self, _palette: Palette) -> None:
+        """Follow the zoom."""
+        for origin in self._origins.values():
+            origin.setFixedWidth(theme().px(68))
+        self.group_size.setFixedWidth(theme().px(64))
 
     def _build(self) -> None:
         self._add("bits", tr("Bits"), self.bits, tr("Width of each code; fewer bits are smaller and coarser"))
@@ -115,7 +123,6 @@ class SchemeControls(QWidget):
             self.group_size.setRange(2, 65_536)
             self.group_size.setValue(DEFAULT_GROUP)
             self.group_size.setKeyboardTracking(False)
-            self.group_size.setFixedWidth(theme().px(64))
             self.group_size.setAccessibleName(tr("Group size, values"))
             self.group_size.valueChanged.connect(self._on_group_size)
             self._add(
@@ -161,7 +168,6 @@ class SchemeControls(QWidget):
         label.setToolTip(words)
         origin = QPushButton("")
         origin.setProperty("role", "flat")
-        origin.setFixedWidth(theme().px(68))
         origin.clicked.connect(self._on_origin)
         self._origins[field] = origin
         self._grid.addWidget(label, row, 0)

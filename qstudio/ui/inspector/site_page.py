@@ -35,7 +35,7 @@ from qstudio.ui.plots.error_curve import ErrorCurvePlot
 from qstudio.ui.plots.histogram_plot import HistogramPlot
 from qstudio.ui.table.choices import not_applicable, set_field
 from qstudio.ui.text import tr
-from qstudio.ui.theme import theme
+from qstudio.ui.theme import Palette, theme
 
 COMMIT_MS = 40
 """While an edge is dragged the recipe follows this often; the read-out follows every move."""
@@ -73,6 +73,8 @@ class SitePage(QScrollArea):
         self._later = _timer(self, 0)
         self._build()
         self._connect()
+        self._on_theme_changed(theme().palette)
+        theme().changed.connect(self._on_theme_changed)
 
     def _build(self) -> None:
         gap = theme().px(8)
@@ -84,8 +86,6 @@ class SitePage(QScrollArea):
         column = QVBoxLayout(body)
         column.setContentsMargins(gap, theme().px(4), gap, gap)
         column.setSpacing(gap)
-        self.histogram.setFixedHeight(theme().px(212))
-        self.curve.setFixedHeight(theme().px(150))
         self.linear.setToolTip(
             tr("Show counts as they are; without it by their logarithm, so that rare values are seen")
         )
@@ -117,6 +117,11 @@ class SitePage(QScrollArea):
             column.addWidget(widget)
         column.addStretch(1)
         self.setWidget(body)
+
+    def _on_theme_changed(self, _palette: Palette) -> None:
+        """Follow the zoom."""
+        self.histogram.setFixedHeight(theme().px(212))
+        self.curve.setFixedHeight(theme().px(150))
 
     def _connect(self) -> None:
         self.histogram.clip_dragged.connect(self._on_clip_dragged)

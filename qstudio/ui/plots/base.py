@@ -12,7 +12,7 @@ import numpy as np
 import pyqtgraph as pg
 import pyqtgraph.exporters  # registers the exporters; pyqtgraph does not do it by itself
 from numpy.typing import NDArray
-from PySide6.QtCore import QBuffer, QEvent, QRectF, QSize, Qt, Signal
+from PySide6.QtCore import QBuffer, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QAction, QColor, QContextMenuEvent, QImage, QPainter, QResizeEvent
 from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QApplication, QFileDialog, QLabel, QMenu, QWidget
@@ -175,11 +175,6 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         if hasattr(self, "_message"):
             margin = theme().px(24)
             self._message.setGeometry(margin, 0, max(self.width() - 2 * margin, 0), self.height())
-
-    def leaveEvent(self, event: QEvent) -> None:
-        """Tell the scene, so that nothing stays highlighted."""
-        super().leaveEvent(event)
-        self.scene().leaveEvent(event)
 
     def minimumSizeHint(self) -> QSize:
         """Let layouts make plots small."""

@@ -44,8 +44,6 @@ class GhostLine(_GrippedLine):
 
     taken = Signal(object)
     """Id of the calibration that was double-clicked."""
-    hovered = Signal(object)
-    """Id of the calibration under the mouse; "" when it leaves."""
 
     def __init__(self) -> None:
         super().__init__(angle=90, movable=False)
@@ -62,11 +60,8 @@ class GhostLine(_GrippedLine):
         self.setHoverPen(pg.mkPen(palette.accent, width=2, style=Qt.PenStyle.DashLine))
 
     def hoverEvent(self, ev: Any) -> None:
-        """Light up and tell."""
-        inside = not ev.isExit()
-        if inside != self.mouseHovering:
-            self.setMouseHover(inside)
-            self.hovered.emit(self.calibration if inside else "")
+        """Light up under the mouse; the tooltip tells the rest."""
+        self.setMouseHover(not ev.isExit())
 
     def mouseClickEvent(self, ev: Any) -> None:
         """Take the calibrator on a double-click."""

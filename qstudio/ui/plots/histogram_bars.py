@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from qstudio.core.histogram import Histogram
 
 BARS = 220
-"""About this many bars are drawn across the data, two pixels each in the inspector."""
+"""At most about this many bars are drawn across the data, two pixels each in the inspector."""
+
+FEWEST_BARS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +42,19 @@ class Outline:
 
 
 def bars_of(histogram: Histogram) -> Bars:
-    """Merge bins so that about BARS bars cover the data; empty for a tensor without values other than zero."""
+    """Merge bins so that about 3 sqrt(count) bars cover the data, FEWEST_BARS to BARS of them.
+
+    A depthwise layer of 200 weights would fall apart into single values on a fine grid. Empty for a tensor without
+    values other than zero.
+    """
     if not histogram.width:
         return Bars(np.zeros(1), np.zeros(0, np.int64))
     low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
     bins = len(histogram.counts)
     first = int(np.clip(np.floor((low - histogram.low) / histogram.width), 0, bins - 1))
     last = int(np.clip(np.floor((high - histogram.low) / histogram.width), first, bins - 1))
-    step = max(1, round((last - first + 1) / BARS))
+    wanted = min(max(3.0 * histogram.count**0.5, FEWEST_BARS), BARS)
+    step = max(1, round((last - first + 1) / wanted))
     number = -(-(bins - first) // step)
     padded = np.zeros(number * step, np.int64)
     padded[: bins - first] = histogram.counts[first:]

@@ -249,19 +249,16 @@ class HistogramPlot(Plot):
         self._place_names()
 
     def _set_count_ticks(self, top: float) -> None:
-        axis = self.getAxis("left")
         if self._logarithmic:
             decades = int(np.floor(top)) + 1
-            every = max(1, -(-decades // 5))
-            marks = [(0.0, "0")] + [
-                (float(np.log10(10.0**n + 1)), _short(10**n))
-                for n in range(1 if every == 1 else every, decades + 1, every)
-            ]
-            axis.setTicks([[m for m in marks if m[0] <= 1.2 * top]])
+            every = -(-decades // 5)
+            counts = [10.0**n for n in range(every, decades + 1, every)] if top > 1.5 else [1.0, 3.0, 10.0, 30.0]
+            marks = [(0.0, "0")] + [(float(np.log10(count + 1)), _short(count)) for count in counts]
         else:
-            step = 10.0 ** np.floor(np.log10(top)) if top > 0 else 1.0
-            step = next(step * f for f in (0.2, 0.5, 1.0, 2.0, 5.0) if top / (step * f) <= 5)
-            axis.setTicks([[(v, _short(v)) for v in np.arange(0, 1.05 * top, step)]])
+            step = 10.0 ** np.floor(np.log10(top))
+            step = max(1.0, next(step * f for f in (0.2, 0.5, 1.0, 2.0, 5.0) if top / (step * f) <= 5))
+            marks = [(value, _short(value)) for value in np.arange(0, 1.05 * top, step)]
+        self.getAxis("left").setTicks([[mark for mark in marks if mark[0] <= 1.1 * top]])
 
     def _place_names(self) -> None:
         """Name the ghost lines in two rows above the bars, as many as fit without touching."""
