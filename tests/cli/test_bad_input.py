@@ -216,7 +216,7 @@ def test_a_full_disk_is_named(cli: Cli, model: str, tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    refused(quantize(cli, model, "digits", "-o", str(tmp_path / "q.onnx")), "q.onnx", "the disk is full")
+    refused(quantize(cli, model, "digits", "-o", str(tmp_path / "q.onnx")), str(tmp_path), "the disk is full")
     assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
 
 
