@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QWidget
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.data.data_state import is_opening
 from qstudio.ui.runs.figures import (
     best_metrics,
     drop,
@@ -116,6 +117,7 @@ class AccuracyStrip(QFrame):
             bridge.float_metrics_changed,
             bridge.runs_changed,
             bridge.run_selected,
+            bridge.work_changed,
         ):
             signal.connect(self._on_changed)
         theme().changed.connect(self._on_theme_changed)
@@ -137,12 +139,18 @@ class AccuracyStrip(QFrame):
         self._show_run(run)
         self._show_size()
         latency = run.result.latency_ms if run and run.result else None
-        self.latency_figure.set_value(latency_text(latency), more=latency_words(latency) if latency else "")
+        slow = latency is not None and latency.exported.median > 0.95 * latency.float.median
+        self.latency_figure.set_role("watch" if slow else "muted")
+        self.latency_figure.set_value(
+            latency_text(latency),
+            tr("int8 is not faster here") if slow else "",
+            latency_words(latency) if latency else "",
+        )
 
     def _show_float(self) -> None:
         metrics = self._session.float_metrics
         if metrics is None:
-            waiting = self._session.dataset is not None and self._session.model is not None
+            waiting = self._session.dataset is not None or is_opening(self._session)
             self.float_figure.set_value(NO_VALUE, tr("being measured") if waiting else tr("no data"))
         elif metrics.top1 is None:
             self.float_figure.set_value(NO_VALUE, tr("no labels: agreement only"))

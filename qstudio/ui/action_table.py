@@ -42,7 +42,11 @@ def _run_blocked(c: Commands) -> str:
 
 
 def _cancel_blocked(c: Commands) -> str:
-    return "" if c.session.running is not None else tr("No run is in progress")
+    return "" if c.session.running is not None or c.session.work else tr("Nothing is running")
+
+
+def _python_blocked(c: Commands) -> str:
+    return _needs_model(c) or ("" if c.session.dataset is not None else tr("Choose data first"))
 
 
 def _restore_blocked(c: Commands) -> str:
@@ -255,7 +259,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
     S("zoom_reset", "Normal size", "View", partial(_zoom, 0), ("Ctrl+0",)),
     S("reset_layout", "Reset layout", "View", lambda c: c.window.reset_layout(), separator=True),
     S("run_ptq", "Run PTQ", "Run", Commands.run_ptq, ("Ctrl+R",), "fa6s.play", _run_blocked),
-    S("cancel", "Cancel", "Run", Commands.cancel_run, ("Esc",), "fa6s.stop", _cancel_blocked),
+    S("cancel", "Cancel", "Run", Commands.cancel, ("Esc",), "fa6s.stop", _cancel_blocked),
     S(
         "restore",
         "Restore the selected run's recipe",
@@ -265,6 +269,16 @@ ACTIONS: tuple[ActionSpec, ...] = (
         blocked=_restore_blocked,
         separator=True,
         help="Make the recipe of the selected run the current one; one undoable step",
+    ),
+    S(
+        "copy_python",
+        "Copy as Python",
+        "Run",
+        Commands.copy_python,
+        ("Ctrl+Shift+C",),
+        "fa6s.code",
+        _python_blocked,
+        help="Copy a Python script that gives the numbers of the selected run, or of what is chosen now",
     ),
     S(
         "palette",

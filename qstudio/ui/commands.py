@@ -146,9 +146,21 @@ class Commands(QObject):
             return
         self.window.show_perspective("tune")
 
-    def cancel_run(self) -> None:
-        """Stop the run in progress."""
-        self.session.cancel_run()
+    def cancel(self) -> None:
+        """Stop the run in progress; where there is none, the work in the background."""
+        if self.session.running is not None:
+            self.session.cancel_run()
+        else:
+            self.session.cancel_work()
+
+    def copy_python(self) -> None:
+        """Copy a script that gives the selected run's numbers; without a run, those of the present settings."""
+        try:
+            QApplication.clipboard().setText(self.session.as_python(self.session.selected_run))
+        except UserError as error:
+            self.tell(error)
+            return
+        self.session.notice_posted.emit(Notice("info", tr("The Python script is in the clipboard.")))
 
     def exportable_run(self) -> Run | None:
         """Return the selected run when its export can be saved."""

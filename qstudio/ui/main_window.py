@@ -166,6 +166,7 @@ class MainWindow(QMainWindow):
         if self.session.model is None and not self.session.opening and self.pages.currentWidget() is self.workspace:
             self.show_welcome()
         self.layer_table.view.viewport().update()
+        self._refresh.start()
 
     # ---- what commands ask for
 

@@ -24,6 +24,7 @@ from qstudio.engine.messages import JobState
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.data.data_state import is_opening
 from qstudio.ui.runs.figures import PHASE_WORDS
 from qstudio.ui.text import format_seconds, tr
 from qstudio.ui.theme import theme
@@ -53,7 +54,7 @@ class RunBar(QFrame):
         bridge.dataset_changed.connect(self._on_dataset_changed)
         bridge.options_changed.connect(self._on_options_changed)
         bridge.runs_changed.connect(self._on_changed)
-        bridge.work_changed.connect(self._on_changed)
+        bridge.work_changed.connect(self._on_work_changed)
         bridge.model_changed.connect(self._on_changed)
         theme().changed.connect(self._on_theme_changed)
         self._on_devices_changed(session.devices)
@@ -190,14 +191,21 @@ class RunBar(QFrame):
         self.device.setCurrentIndex(max(self.device.findData(self._session.options.device), 0))
 
     def _on_dataset_changed(self, _dataset: object) -> None:
-        dataset, spec = self._session.dataset, self._session.data_spec
-        name = dataset.name if dataset else (tr("opening…") if spec else tr("Choose data"))
+        self._show_data()
+        self._on_changed()
+
+    def _on_work_changed(self, _work: object) -> None:
+        self._show_data()
+        self._on_changed()
+
+    def _show_data(self) -> None:
+        dataset = self._session.dataset
+        name = tr("opening…") if is_opening(self._session) else dataset.name if dataset else tr("Choose data")
         self.data.setText(self.data.fontMetrics().elidedText(name, Qt.TextElideMode.ElideMiddle, theme().px(160)))
         told = tr("The data that calibration and evaluation use")
         if dataset:
             told = f"{dataset.path}\n{dataset.preprocess}"
         self.data.setToolTip(told)
-        self._on_changed()
 
     def _on_options_changed(self, _options: object) -> None:
         options = self._session.options

@@ -154,7 +154,7 @@ def test_the_palette_finds_commands_and_layers(opened: tuple[Any, MainWindow]) -
     assert theme().palette is DARK
     palette.open()
     studio.qtbot.keyClicks(palette.line, "cancel")
-    assert "No run is in progress" in palette.list.item(0).text()
+    assert "Nothing is running" in palette.list.item(0).text()
     palette.hide()
 
 
@@ -314,6 +314,27 @@ def test_escape_cancels_the_run(opened: tuple[Any, MainWindow]) -> None:
     studio.engine.finish(studio.engine.runs[-1], None, JobState.CANCELLED)
     studio.settle()
     assert window.run_button.isEnabled()
+
+
+def test_copy_as_python_gives_a_script_of_the_run(opened: tuple[Any, MainWindow]) -> None:
+    studio, window = opened
+    studio.session.set_layers("w4", ("fc",), weight_bits=4)
+    window.actions_table["copy_python"].trigger()
+    script = QApplication.clipboard().text()
+    compile(script, "script", "exec")
+    assert "fake.onnx" in script
+    assert "weight_bits" in script
+
+
+def test_escape_cancels_background_work_where_nothing_runs(opened: tuple[Any, MainWindow]) -> None:
+    studio, window = opened
+    job = studio.session.measure_float()
+    studio.engine._queue.remove(job)
+    studio.engine.set_state(job, JobState.RUNNING)
+    window.actions_table.refresh()
+    studio.key(window.layer_table.view, Qt.Key.Key_Escape)
+    assert job.state is JobState.CANCELLING
+    studio.engine.finish(job, None, JobState.CANCELLED)
 
 
 # ---- looks and memory

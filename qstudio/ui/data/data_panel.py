@@ -10,6 +10,7 @@ from qstudio.core.results import Metrics
 from qstudio.engine.messages import DataSpec, SamplePage
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.data.data_state import is_opening
 from qstudio.ui.data.preprocess_form import PreprocessForm
 from qstudio.ui.data.sample_grid import SampleGrid
 from qstudio.ui.text import format_count, format_interval, format_percent, tr
@@ -26,6 +27,7 @@ class DataPanel(QWidget):
         super().__init__(parent)
         self._session = session
         self._first = 0
+        self._was_opening = False
         self.grid = SampleGrid()
         self._empty = QLabel()
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -50,6 +52,7 @@ class DataPanel(QWidget):
         bridge.samples_changed.connect(self._on_samples_changed)
         bridge.float_metrics_changed.connect(self._on_metrics_changed)
         bridge.model_changed.connect(self._on_model_changed)
+        bridge.work_changed.connect(self._on_work_changed)
         theme().changed.connect(self._on_theme_changed)
         self._on_theme_changed()
         self._on_dataset_changed(session.dataset)
@@ -120,12 +123,19 @@ class DataPanel(QWidget):
     def _on_model_changed(self, _model: object) -> None:
         self._on_dataset_changed(self._session.dataset)
 
+    def _on_work_changed(self, _work: object) -> None:
+        """Tell that data is being read, or that it was not."""
+        opening = is_opening(self._session)
+        if opening != self._was_opening and self._session.dataset is None:
+            self._on_dataset_changed(None)
+        self._was_opening = opening
+
     def _on_dataset_changed(self, dataset: DatasetInfo | None) -> None:
         self._first = 0
         spec = self._session.data_spec
         self.form.show_spec(spec)
         if dataset is None:
-            self.facts.setText(tr("Being read…") if spec else tr("No data is open."))
+            self.facts.setText(tr("Being read…") if is_opening(self._session) else tr("No data is open."))
             self.warnings.setText("")
         else:
             classes = f"{dataset.n_classes} {tr('classes')}" if dataset.n_classes else tr("no labels")
@@ -151,7 +161,7 @@ class DataPanel(QWidget):
         if shown is None:
             if session.model is not None and session.model.unsupported:
                 words = tr("The samples cannot be shown: the model has operators that cannot run.")
-            elif session.data_spec is not None:
+            elif session.dataset is not None or is_opening(session):
                 words = tr("The samples are being read…")
             else:
                 words = tr("Choose data in the run bar below: digits, a file, or a folder.")

@@ -204,6 +204,33 @@ COLUMNS: tuple[RunColumn, ...] = (
         lambda run: drop(run.result),
     ),
     RunColumn(
+        "size", "Size", "Packed codes, scales, zero points and what stays float.", "1.16 MB M", _bytes(_size), _size
+    ),
+    RunColumn(
+        "float_ms",
+        "Float, ms",
+        "Median time of one float inference, measured here.",
+        "Float, ms",
+        _ms(_float_ms),
+        _float_ms,
+    ),
+    RunColumn(
+        "exported_ms",
+        "Exported, ms",
+        "Median time of one inference of the exported file, measured here. Bold where it beats float.",
+        "Exported, ms",
+        _ms(_exported_ms),
+        _exported_ms,
+    ),
+    RunColumn(
+        "spread",
+        "p10..p90, ms",
+        "Nine tenths of the inferences took longer than p10, one tenth longer than p90.",
+        "0.30..0.40 MM",
+        _spread,
+        _exported_ms,
+    ),
+    RunColumn(
         "agreement",
         "Agreement, %",
         "Share of samples on which the quantized network gives float's answer. 99 and more is good.",
@@ -235,34 +262,7 @@ COLUMNS: tuple[RunColumn, ...] = (
         _whole(_lsb),
         _lsb,
     ),
-    RunColumn(
-        "size", "Size", "Packed codes, scales, zero points and what stays float.", "1.16 MB M", _bytes(_size), _size
-    ),
     RunColumn("file", "File", "The exported file on disk.", "1.16 MB M", _bytes(_file), _file),
-    RunColumn(
-        "float_ms",
-        "Float, ms",
-        "Median time of one float inference, measured here.",
-        "Float, ms",
-        _ms(_float_ms),
-        _float_ms,
-    ),
-    RunColumn(
-        "exported_ms",
-        "Exported, ms",
-        "Median time of one inference of the exported file, measured here. Bold where it beats float.",
-        "Exported, ms",
-        _ms(_exported_ms),
-        _exported_ms,
-    ),
-    RunColumn(
-        "spread",
-        "p10..p90, ms",
-        "Nine tenths of the inferences took longer than p10, one tenth longer than p90.",
-        "0.30..0.40 MM",
-        _spread,
-        _exported_ms,
-    ),
     RunColumn("threads", "Threads", "Threads onnxruntime used.", "Threads", _whole(_threads), _threads),
     RunColumn(
         "notes", "Notes", "Why a run stopped, why int8 is not faster.", "M" * 20, notes_of, lambda run: None, False

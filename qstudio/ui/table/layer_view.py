@@ -65,7 +65,6 @@ class LayerView(QTableView):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setHighlightSections(False)
         header.setSectionsClickable(True)
-        header.setStretchLastSection(True)
         header.setSortIndicatorShown(True)
         header.setSortIndicatorClearable(True)
         header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
@@ -122,10 +121,19 @@ class LayerView(QTableView):
                     break
                 shown.add(column.id)
                 room -= width
+            self._spread(room, shown)
         for number, column in enumerate(COLUMNS):
             hidden = column.id not in shown
             if self.isColumnHidden(number) != hidden:
                 self.setColumnHidden(number, hidden)
+
+    def _spread(self, room: int, shown: set[str]) -> None:
+        """Give what is left of the width to the names, and to the bars where there are any."""
+        to_name = min(max(room, 0), theme().px(160) if "share" in shown else room)
+        for name, more in (("layer", max(to_name, 0)), ("share", max(room - to_name, 0))):
+            width = self._widths[name] + more
+            if self.columnWidth(COLUMN_IDS.index(name)) != width:
+                self.setColumnWidth(COLUMN_IDS.index(name), width)
 
     @property
     def shown_columns(self) -> tuple[str, ...]:
