@@ -1,4 +1,4 @@
-"""The house rules that a program can check: lint, format, types, import contracts, file sizes, what stands at the top."""
+"""The house rules a program can check: lint, format, types, contracts, file sizes, what stands at the top."""
 
 from __future__ import annotations
 

@@ -6,11 +6,14 @@ q = clamp(round(x / s) + z, qmin, qmax), x^ = s (q - z), ties to even, as ONNX Q
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qstudio.core.scheme import Granularity, Scheme
+
+Number = TypeVar("Number", bound=np.generic)
 
 SMALLEST_SCALE = np.finfo(np.float32).tiny
 """A range narrower than this many steps is not representable; onnxruntime then takes scale 1, zero_point 0."""
@@ -112,7 +115,7 @@ def as_groups(values: NDArray[np.floating], granularity: Granularity, axis: int)
     return padded.reshape(rows.shape[0], count, size)
 
 
-def spread(per_scale: NDArray[np.generic], shape: tuple[int, ...], encoding: Encoding) -> NDArray[np.generic]:
+def spread(per_scale: NDArray[Number], shape: tuple[int, ...], encoding: Encoding) -> NDArray[Number]:
     """Return one value per scale as an array that broadcasts against a tensor of `shape`."""
     if encoding.axis is None:
         return per_scale.reshape(())

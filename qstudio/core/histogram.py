@@ -56,12 +56,12 @@ class Histogram:
     @property
     def edges(self) -> NDArray[np.float64]:
         """[BINS + 1] bin edges."""
-        return self.low + self.width * np.arange(len(self.counts) + 1)
+        return self.low + self.width * np.arange(len(self.counts) + 1, dtype=np.float64)
 
     @property
     def centres(self) -> NDArray[np.float64]:
         """[BINS] bin centres."""
-        return self.low + self.width * (np.arange(len(self.counts)) + 0.5)
+        return self.low + self.width * (np.arange(len(self.counts), dtype=np.float64) + 0.5)
 
 
 EMPTY = Histogram(np.zeros(BINS, np.int64), 0.0, 0.0, 0, 0.0, 0.0, 0.0, 0.0)

@@ -49,7 +49,7 @@ def mcnemar_p(to_wrong: int, to_right: int) -> float:
     n, k = to_wrong + to_right, min(to_wrong, to_right)
     if n == 0:
         return 1.0
-    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    tail = float(sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
     return min(1.0, 2 * tail)
 
 

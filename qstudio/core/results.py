@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -126,7 +127,7 @@ class RunResult:
     latency_ms: LatencyPair | None = None
     layers: tuple[LayerResult, ...] = ()
     export_path: str = ""
-    seconds: float = 0.0
+    seconds: builtins.float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = field(default=())
 
