@@ -111,9 +111,7 @@ class Executor:
         (result,) = (node for node in values if node.op == "output")
         return dict(zip(self.outputs, values[result], strict=True))
 
-    def execute(
-        self, step: Step, values: Mapping[fx.Node, Any], parameters: Parameters | None = None
-    ) -> Any:
+    def execute(self, step: Step, values: Mapping[fx.Node, Any], parameters: Parameters | None = None) -> Any:
         """Return the value of one step from the values of the nodes it reads."""
         node = step.node
         if node.op == "get_attr":
@@ -168,10 +166,7 @@ def _first_unsupported(translated: Translated) -> tuple[str, str, str]:
 
 def _plan(module: fx.GraphModule, translated: Translated) -> tuple[Step, ...]:
     """Return the steps in order, with each value's last use."""
-    initializers = {
-        id(_attribute(module, qualified)): name
-        for name, qualified in translated.parameter_of.items()
-    }
+    initializers = {id(_attribute(module, qualified)): name for name, qualified in translated.parameter_of.items()}
     nodes = list(module.graph.nodes)
     last: dict[fx.Node, fx.Node] = {}
     for node in nodes:

@@ -87,9 +87,7 @@ def layer_results(
     return tuple(_result(layer, model, encodings, sums) for layer in network.layers)
 
 
-def _result(
-    layer: LayerInfo, model: SimulatedModel, encodings: Encodings, sums: Mapping[str, _Sums]
-) -> LayerResult:
+def _result(layer: LayerInfo, model: SimulatedModel, encodings: Encodings, sums: Mapping[str, _Sums]) -> LayerResult:
     schemes: list[tuple[str, str]] = []
     weight_sqnr = weight_cosine = None
     weight_range = activation_range = None
@@ -131,5 +129,3 @@ def scheme_text(scheme: Scheme) -> str:
     symmetry = "symmetric" if scheme.symmetric else "asymmetric"
     number = f"{'int' if signed else 'uint'}{format_bits(scheme.bits)}"
     return f"{number} {symmetry} {scheme.granularity} {scheme.calibration}"
-
-

@@ -38,9 +38,7 @@ class Network:
         UserError: The model has a part that cannot run.
     """
 
-    def __init__(
-        self, proto: onnx.ModelProto, sha256: str, device: str = "cpu", notes: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, proto: onnx.ModelProto, sha256: str, device: str = "cpu", notes: tuple[str, ...] = ()) -> None:
         self.proto = proto
         self.sha256 = sha256
         self.device = device

@@ -7,9 +7,10 @@ ResNet-20 W8A8 with torch's own convolutions: 0.6 % of the codes differ, by up t
 
 Onnxruntime's float kernels (MLAS) unfold the image and add the products of each output one after the other with fused
 multiply-add, in blocks along the inner dimension K whose size follows from K and the number of columns N; the sums of
-the blocks are added up in order, then the bias. The layers here do the same with whatever matrix product of this
-machine's torch adds in sequence too. Which one does is not assumed: the first batch is also run in onnxruntime, and a
-candidate counts only if it gives the same bits. Where none does, the layer stays torch's own.
+the blocks are added up in order, then the bias. Depthwise convolutions have a kernel of their own. The layers here
+do the same with whatever matrix product of this machine's torch adds in sequence too. Which one does is not assumed:
+the first batch is also run in onnxruntime, and a candidate counts only if it gives the same bits. Where none does, the
+layer stays torch's own.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ Product = Callable[[Tensor, Tensor], Tensor]
 
 _CACHED_ELEMENTS = 2**19
 """Unfolded elements computed with at a time: 2 MiB."""
-_LONG = 16
-"""Products up to this K may be emulated in double precision, one pass for each k."""
 
 
 class OrderedLayer:
@@ -94,8 +93,8 @@ class OrderedLayer:
         else:
             columns, inner = self._matrix().shape
         products = [_plain_product, _onednn_product]
-        if inner <= _LONG:
-            products.insert(0, _emulated_product)
+        if isinstance(self._module, Conv) and self._module.geometry.get("groups", 1) == self._weight.shape[0]:
+            products = [_one_row_product]
         blocks = [stride_k(columns, inner)]
         # With one sample the columns are dealt out to threads, and the rule sees fewer of them.
         blocks += [b for b in (32, 64, 128, 256, 512, 1024) if b not in blocks and b < 2 * inner]
@@ -175,16 +174,26 @@ def _onednn_product(weight: Tensor, columns: Tensor) -> Tensor:
     return torch.stack(results, 1)
 
 
-def _emulated_product(weight: Tensor, columns: Tensor) -> Tensor:
-    """Add one product after the other, rounded once each: what fused multiply-add does.
+def _one_row_product(weight: Tensor, columns: Tensor) -> Tensor:
+    """Add as the kernel for a single row does: four products among themselves, then to the sum; no fused multiply-add.
 
-    The product of two float32 is exact in float64, and so is the sum but for its 53rd bit.
+    Depthwise convolutions are such products: each channel's kernel is one row.
     """
-    total = torch.zeros((columns.shape[0], *weight.shape[:2], columns.shape[3]), dtype=torch.float32)
-    wide_weight, wide_columns = weight.double(), columns.double()
-    for k in range(weight.shape[2]):
-        step = wide_weight[None, :, :, k, None] * wide_columns[:, :, None, k]
-        total = step.add_(total).float()
+    inner = weight.shape[2]
+
+    def term(k: int) -> Tensor:
+        return weight[None, :, :, k, None] * columns[:, :, None, k]
+
+    total: Tensor | None = None
+    start = 0
+    while start < inner:
+        count = 4 if start + 4 <= inner else min(2, inner - start)
+        part = term(start)
+        for k in range(start + 1, start + count):
+            part = part.add_(term(k))
+        total = part if total is None else total.add_(part)
+        start += count
+    assert total is not None
     return total
 
 
@@ -221,9 +230,7 @@ def _output_size(x: Tensor, weight: Tensor, geometry: dict) -> tuple[int, int]:
     return height, width
 
 
-def _in_onnxruntime(
-    module: nn.Module, weight: Tensor, bias: Tensor | None, x: Tensor, threads: int
-) -> np.ndarray:
+def _in_onnxruntime(module: nn.Module, weight: Tensor, bias: Tensor | None, x: Tensor, threads: int) -> np.ndarray:
     """Return what onnxruntime's float kernel gives for a layer."""
     names = ["x", "w"] + ([] if bias is None else ["b"])
     if isinstance(module, Conv):

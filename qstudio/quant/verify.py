@@ -137,9 +137,7 @@ def verify(
         return None if report is None else lambda done, _: report(offset + done, total)
 
     differences = code_differences(exported, model, split, some, threads=threads, report=part(0))
-    plain = exported_scores(
-        exported, model, split, indices, optimize=False, threads=threads, report=part(len(some))
-    )
+    plain = exported_scores(exported, model, split, indices, optimize=False, threads=threads, report=part(len(some)))
     fused = exported_scores(
         exported, model, split, indices, optimize=True, threads=threads, report=part(len(some) + len(indices))
     )

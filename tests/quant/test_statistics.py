@@ -188,4 +188,5 @@ def test_memory_of_calibration_is_bounded_and_does_not_grow_with_the_images():
     few, many = growth(256), growth(1024)
     assert growth(512) < 150.0
     assert many < 150.0
-    assert many - few < 16.0
+    # Two runs with the same images differ by up to 16 MiB (allocator); kept activations would add 900 MiB.
+    assert many - few < 32.0
