@@ -30,7 +30,7 @@ class Quantizer:
         Three of the four passes work in place on the quotient; clamping the rounded quotient between whole numbers
         is the same as clamping round(x / s) + z.
         """
-        return (values / self.scale).round_().clamp_(self.low, self.high)
+        return (values / self.scale).round_().clamp_(self.low, self.high)  # type: ignore[arg-type]
 
     def codes(self, values: Tensor) -> Tensor:
         """Return the integer codes (int32)."""
@@ -54,7 +54,7 @@ def make_quantizer(encoding: Encoding, shape: tuple[int, ...] | torch.Size, devi
     high: Tensor | float
     if zero.size and (zero == zero.flat[0]).all():
         low, high = float(encoding.qmin - int(zero.flat[0])), float(encoding.qmax - int(zero.flat[0]))
-        zero = zero.flat[0].reshape(())
+        zero = np.asarray(zero.flat[0])
     else:
         low = torch.tensor((encoding.qmin - zero).astype(np.float32), device=device)
         high = torch.tensor((encoding.qmax - zero).astype(np.float32), device=device)

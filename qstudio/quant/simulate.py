@@ -74,8 +74,8 @@ class SimulatedModel:
         for name, values in self.weight_values.items():
             parameters[name] = torch.tensor(np.asarray(values, np.float32), device=device)
         for site, encoding in self.weights.items():
-            values = torch.tensor(np.asarray(self.float_value(site), np.float32), device=device)
-            parameters[site] = make_quantizer(encoding, values.shape, device)(values)
+            weight = torch.tensor(np.asarray(self.float_value(site), np.float32), device=device)
+            parameters[site] = make_quantizer(encoding, weight.shape, device)(weight)
         for layer in self.network.layers:
             if layer.bias is not None and layer.name in self.biases:
                 rounded = fake_quantize(self.float_value(layer.bias.id), self.biases[layer.name])
@@ -92,8 +92,8 @@ class SimulatedModel:
                 module = executor.module.get_submodule(str(step.node.target))
                 if OrderedLayer.suits(module):
                     replaced = executor.replaced(step, self.parameters)
-                    weight = replaced.get("weight", module.weight)
-                    found[step.onnx_node] = OrderedLayer(module, weight, replaced.get("bias", module.bias), threads)
+                    own = dict(module.named_parameters()) | replaced
+                    found[step.onnx_node] = OrderedLayer(module, own["weight"], own.get("bias"), threads)
         return found
 
     def float_value(self, initializer: str) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from torch import Tensor
 
 from qstudio.backends.ort import make_session, run_batches, with_outputs
 from qstudio.backends.processor import processor
@@ -91,12 +92,12 @@ def code_differences(
         for batch, inputs, _ in feeds(network, split, indices):
             count = len(batch.indices)
             simulated: dict[str, NDArray[np.float32]] = {}
-            model.run(
-                inputs,
-                observe=lambda t, v, kept=simulated, n=count: (
-                    kept.__setitem__(t, v[:n].cpu().numpy()) if t in names else None
-                ),
-            )
+
+            def keep(tensor: str, values: Tensor, kept: dict = simulated, count: int = count) -> None:
+                if tensor in names:
+                    kept[tensor] = values[:count].cpu().numpy()
+
+            model.run(inputs, observe=keep)
             (outputs,) = run_batches(session, [batch.inputs], outputs=list(names.values()))
             for tensor, name in names.items():
                 steps = _steps(simulated.pop(tensor), outputs[name], encoding_of[tensor])

@@ -82,7 +82,7 @@ def _entropy(rows: Rows, scheme: Scheme, parameter: float | None) -> Ends:
         width = np.maximum(reach[start : start + _ENTROPY_ROWS, None], np.finfo(np.float64).tiny) / BINS
         index = np.minimum((part / width).astype(np.int64), BINS - 1) + BINS * np.arange(len(part))[:, None]
         counts = np.bincount(index[part > 0], minlength=BINS * len(part)).reshape(len(part), BINS)
-        best[start : start + _ENTROPY_ROWS] = entropy_bins(counts, levels)
+        best[start : start + _ENTROPY_ROWS] = entropy_bins(counts.astype(np.float64), levels)
     clip = reach * best / BINS
     return np.maximum(low, -clip), np.minimum(high, clip)
 
