@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 def style_sheet(palette: Palette, zoom: float) -> str:
     """Return the style sheet for a palette; lengths follow the zoom factor.
 
-    Properties: `role` on buttons ("primary", "flat", "tab", "segment"), on labels ("muted", "heading", "worse", "better",
-    "watch", "float", "quantized"), on frames ("surface", "strip", "notice-info", "notice-warning", "notice-error").
+    Properties: `role` on buttons ("primary", "flat", "tab", "segment"), on labels ("muted", "heading", "worse",
+    "better", "watch", "float", "quantized"), on frames ("surface", "strip", "card", "notice-info",
+    "notice-warning", "notice-error").
     """
 
     def px(value: float) -> str:
