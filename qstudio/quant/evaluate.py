@@ -120,7 +120,11 @@ def float_predictions(
 
 
 def metrics_of(
-    scores: NDArray[np.floating], split: Split, indices: NDArray[np.int64], float_scores: NDArray[np.floating] | None
+    network: Network,
+    scores: NDArray[np.floating],
+    split: Split,
+    indices: NDArray[np.int64],
+    float_scores: NDArray[np.floating] | None,
 ) -> Metrics:
     """Return the metrics of [N, K] scores; labels count where they can be classes of these scores.
 
@@ -129,7 +133,7 @@ def metrics_of(
     """
     if not len(indices):
         raise UserError("there are no samples to evaluate", "data", "Choose more samples")
-    labels = None if split.labels is None else split.labels[indices]
+    labels = None if split.labels is None or not network.gives_class_scores else split.labels[indices]
     if labels is not None and (scores.shape[1] < 2 or labels.min() < 0 or labels.max() >= scores.shape[1]):
         labels = None
     return classification_metrics(scores, labels, float_scores)

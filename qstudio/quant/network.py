@@ -66,6 +66,17 @@ class Network:
         return {site.id: self.value(site.id) for site in self.weight_sites}
 
     @property
+    def gives_class_scores(self) -> bool:
+        """Whether the first output is one row of scores for each sample, [N, K] but for axes of length 1.
+
+        Boxes of a detector or the pixels of a segmentation are not: labels say nothing about their argmax.
+        """
+        tensor = self.description.tensors.get(self.outputs[0])
+        if tensor is None or tensor.shape is None:
+            return True
+        return sum(size != 1 for size in tensor.shape[1:]) <= 1
+
+    @property
     def fixed_batch(self) -> int | None:
         """The batch size the file demands, or None where it takes any."""
         tensor = self.description.tensors.get(self.inputs[0]) if self.inputs else None

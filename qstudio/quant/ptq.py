@@ -158,7 +158,7 @@ def run_ptq(
         result = finish(
             "verify",
             parity=verified.parity,
-            exported=metrics_of(verified.exported_scores, samples.evaluation, chosen, float_scores),
+            exported=metrics_of(network, verified.exported_scores, samples.evaluation, chosen, float_scores),
             notes=(*result.notes, *verified.notes),
         )
 
@@ -186,8 +186,8 @@ def _simulate(
     layers = layer_results(model, encodings, split, chosen[:ERROR_SAMPLES], progress.part("compare"))
     return scores, replace(
         result,
-        float=metrics_of(float_scores, split, chosen, None),
-        simulated=metrics_of(scores, split, chosen, float_scores),
+        float=metrics_of(network, float_scores, split, chosen, None),
+        simulated=metrics_of(network, scores, split, chosen, float_scores),
         layers=layers,
     )
 

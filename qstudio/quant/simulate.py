@@ -29,7 +29,7 @@ class SimulatedModel:
         encodings: Of all quantized sites.
         weight_values: Float values that replace initializers before rounding (bias correction, AdaRound), by name.
         ordered: Take float sums in onnxruntime's order (see `qstudio.quant.ordered`), so that the simulation gives the
-            bits of the unoptimised export. CPU only; about the same time; not differentiable.
+            bits of the unoptimised export. CPU only; 2.5 to 3 times the time; not differentiable.
         threads: Of the onnxruntime runs it is compared with; 0 = all cores.
     """
 

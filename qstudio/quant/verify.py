@@ -96,13 +96,15 @@ def code_differences(
     compared = dict.fromkeys(names, 0)
     done = 0
     with network.executor.evaluating():
-        for batch, inputs, _ in feeds(network, split, indices):
+        for batch, inputs, rows in feeds(network, split, indices):
             count = len(batch.indices)
             simulated: dict[str, NDArray[np.float32]] = {}
 
-            def keep(tensor: str, values: Tensor, kept: dict = simulated, count: int = count) -> None:
+            def keep(tensor: str, values: Tensor, kept: dict = simulated, count: int = count, rows: int = rows) -> None:
                 if tensor in names:
-                    kept[tensor] = values[:count].cpu().numpy()
+                    # A tensor may have its samples along a flattened first axis (a detector's boxes): each sample
+                    # then has several rows, and only what fills up the batch is dropped.
+                    kept[tensor] = values[: values.shape[0] // rows * count if count < rows else None].cpu().numpy()
 
             model.run(inputs, observe=keep)
             (outputs,) = run_batches(session, [batch.inputs], outputs=list(names.values()))

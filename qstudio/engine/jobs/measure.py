@@ -48,9 +48,9 @@ def float_accuracy(request: FloatAccuracy, ctx: JobContext) -> Metrics:
             predict(network, network.executor.run, split, chosen[start : start + step], lambda done, total: ctx.check())
         )
         if start + step < len(chosen):
-            ctx.partial(metrics_of(np.concatenate(parts), split, chosen[: start + step], None))
+            ctx.partial(metrics_of(network, np.concatenate(parts), split, chosen[: start + step], None))
     scores = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
-    return metrics_of(scores, split, chosen, None)
+    return metrics_of(network, scores, split, chosen, None)
 
 
 def activation_statistics(request: ActivationStatistics, ctx: JobContext) -> tuple[SiteStatistics, ...]:
