@@ -1,0 +1,139 @@
+"""A training run from recipe to result: calibrate, train, then everything that a PTQ run measures."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from qstudio.core.context import JobContext, SilentContext
+from qstudio.core.errors import UserError
+from qstudio.core.recipe import Recipe
+from qstudio.core.results import RunResult
+from qstudio.core.training import Training, TrainResult
+from qstudio.data.dataset import Dataset
+from qstudio.data.samples import choose_samples
+from qstudio.graph.load import LoadedModel
+from qstudio.quant.calibrate import activation_statistics
+from qstudio.quant.keep import samples_key
+from qstudio.quant.network import network_for
+from qstudio.quant.ptq import OnPhase, PtqOptions, check_network, versions
+from qstudio.quant.qat.checkpoint import CheckpointFolder
+from qstudio.quant.qat.finish import measure
+from qstudio.quant.qat.samples import TrainingSamples
+from qstudio.quant.qat.train import OnPoint, Trainer
+from qstudio.quant.statistics import nonfinite_notes
+
+TRAINED_REFINEMENTS = ("fold",)
+"""Refinements that training takes over from the recipe; it replaces the others."""
+
+
+def run_qat(
+    model: LoadedModel,
+    dataset: Dataset,
+    recipe: Recipe,
+    training: Training | None = None,
+    options: PtqOptions | None = None,
+    *,
+    calibration_dataset: Dataset | None = None,
+    checkpoints: str | Path = "",
+    resume: bool = False,
+    further: bool = True,
+    ctx: JobContext | None = None,
+    on_phase: OnPhase | None = None,
+    on_point: OnPoint | None = None,
+) -> TrainResult:
+    """Train a network with quantizers in it and measure everything about the best epoch.
+
+    The same model, data, recipe, training, options, thread count and processor give the same numbers (times apart),
+    also when the run was killed in between and resumed. The evaluation samples play no part in training: the best epoch
+    is the one with the best accuracy on a held-out part of the training samples (see TrainingSamples).
+
+    Args:
+        model: The opened model; not changed.
+        dataset: What is evaluated on; trained with its training split unless there is a calibration dataset.
+        recipe: All schemes.
+        training: Method, optimiser, schedule, loss, variation.
+        options: Samples, seed, device, export, timing.
+        calibration_dataset: Other data to calibrate and train with.
+        checkpoints: Folder of the states after each epoch; empty = kept in a temporary folder while the run lasts.
+        resume: Continue from the checkpoint in that folder.
+        further: Train what is missing; else measure the best epoch of the checkpoint.
+        ctx: Told the progress; stops the run between batches.
+        on_phase: Told the result so far after "calibrate" and the phases of `qstudio.quant.qat.finish.measure`.
+        on_point: Told each point of the learning curve.
+
+    Raises:
+        UserError: Model, data, recipe, training or checkpoint cannot be used.
+        JobCancelled: The run was stopped; the folder of checkpoints holds the best and the last whole epoch.
+    """
+    training, options, ctx = training or Training(), options or PtqOptions(), ctx or SilentContext()
+    began = time.perf_counter()
+    if resume and not checkpoints:
+        raise UserError("there is no folder to continue from", "checkpoints", "Name the folder of the checkpoints")
+    other = [name for name in recipe.refinements if name not in TRAINED_REFINEMENTS]
+    recipe = replace(recipe, refinements=tuple(n for n in recipe.refinements if n in TRAINED_REFINEMENTS))
+    network = network_for(model, "fold" in recipe.refinements, options.device)
+    check_network(network, dataset)
+    samples = choose_samples(
+        dataset, options.calibration_samples, options.eval_samples, options.seed, calibration_dataset
+    )
+    trained_on = TrainingSamples(network, dataset, calibration_dataset, training, options.seed, bool(training.distill))
+    notes = [*network.notes, *samples.notes]
+    if other:
+        notes.append(f"training replaces the refinements {', '.join(other)}: they were left out")
+    data_hash = hashlib.sha256()
+    for part in (dataset, calibration_dataset):
+        data_hash.update(b"-" if part is None else f"{part.sha256}{part.preprocess!r}".encode())
+    identity = {
+        "model": model.sha256,
+        "data": data_hash.hexdigest(),
+        "recipe": recipe.sha256(),
+        "seed": options.seed,
+        "number of calibration samples": options.calibration_samples,
+        "device": options.device,
+        **{name.replace("_", " "): value for name, value in training.to_json().items()},
+    }
+    with tempfile.TemporaryDirectory(prefix="qstudio-training-") as temporary:
+        folder = CheckpointFolder(checkpoints or temporary, identity, resume or not checkpoints)
+        statistics = activation_statistics(
+            network,
+            samples.calibration,
+            samples.calibration_indices,
+            samples_key(calibration_dataset or dataset, samples.calibration, samples.calibration_indices),
+            lambda done, total: ctx.report(done, total, "Collecting statistics"),
+        )
+        notes += nonfinite_notes(tuple(statistics.values()))
+        result = RunResult(
+            recipe=recipe,
+            recipe_hash=recipe.sha256(),
+            model_hash=model.sha256,
+            data_hash=data_hash.hexdigest(),
+            seed=options.seed,
+            device=options.device,
+            calibration_samples=len(samples.calibration_indices),
+            seconds=time.perf_counter() - began,
+            versions=versions(),
+            notes=tuple(notes),
+        )
+        if on_phase is not None:
+            on_phase("calibrate", result)
+        trainer = Trainer(network, trained_on, samples, statistics, recipe, training, ctx, on_point, folder)
+        with torch.enable_grad():
+            trained = trainer.run(further=further)
+        result = replace(result, seconds=time.perf_counter() - began)
+        result = measure(model, network, dataset, samples, trained, result, options, ctx, on_phase)
+    return TrainResult(
+        run=result,
+        training=training,
+        curve=trained.curve,
+        best_epoch=trained.best_epoch,
+        training_seconds=trained.seconds,
+        training_samples=len(trained_on.trained),
+        held_out_samples=len(trained_on.held_out),
+        resumed_after=trained.resumed_after,
+    )
