@@ -382,3 +382,14 @@ def test_an_empty_tensor_is_drawn_without_complaint(qtbot: Any) -> None:
     assert plot.edge_position("high") is None
     plot.set_statistics(None)
     assert plot.columns()[2][1].sum() == 0
+
+
+def test_a_range_that_holds_every_value_shows_nothing_clipped() -> None:
+    """The last bar is wider than what is left of the data; its surplus is not clipped data."""
+    values = np.linspace(-0.47, 0.594, 97).astype(np.float32)
+    bars = bars_of(histogram_of(values))
+    *_, inside, under_left, _, outside = split(bars, float(-values.max()), float(values.max()))
+    assert inside.sum() == values.size
+    assert outside.size == under_left.size == 0
+    *_, fewer = split(bars, -0.3, 0.3)
+    assert fewer.sum() > 0

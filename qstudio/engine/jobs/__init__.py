@@ -32,7 +32,7 @@ class JobSpec:
 
 JOBS: dict[str, JobSpec] = {
     "OpenModel": JobSpec("qstudio.engine.jobs.models:open_model", "opening the model", urgent=True),
-    "WeightStatistics": JobSpec("qstudio.engine.jobs.models:weight_statistics", "reading the weights"),
+    "WeightStatistics": JobSpec("qstudio.engine.jobs.models:weight_statistics", "reading the weights", urgent=True),
     "OpenDataset": JobSpec("qstudio.engine.jobs.datasets:open_dataset", "opening the data", urgent=True),
     "LookAtSamples": JobSpec("qstudio.engine.jobs.datasets:look_at_samples", "looking at samples", urgent=True),
     "FloatAccuracy": JobSpec("qstudio.engine.jobs.measure:float_accuracy", "measuring the float accuracy"),

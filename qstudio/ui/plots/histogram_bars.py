@@ -23,6 +23,9 @@ class Bars:
     """[N + 1]"""
     counts: NDArray[np.int64]
     """[N] finite values in each bar, exact zeros included; their sum is the histogram's count."""
+    low: float = 0.0
+    high: float = 0.0
+    """Where the data end: the outermost bars reach beyond, and what reaches beyond is not data."""
 
     @property
     def width(self) -> float:
@@ -65,14 +68,14 @@ def bars_of(histogram: Histogram) -> Bars:
         counts[int(np.clip(np.searchsorted(edges, 0.0, "right") - 1, 0, number - 1))] += histogram.zeros
     keep = (last - first) // step + 1
     counts[keep - 1] += counts[keep:].sum()
-    return Bars(edges[: keep + 1], counts[:keep])
+    return Bars(edges[: keep + 1], counts[:keep], low, high)
 
 
 def split(bars: Bars, low: float, high: float) -> tuple[NDArray[np.float64], ...]:
     """Cut the bars at a clip range: (x0, x1, height) of what lies inside, then of what lies outside."""
     left, right, counts = bars.edges[:-1], bars.edges[1:], bars.counts.astype(np.float64)
     used = counts > 0
-    left, right, counts = left[used], right[used], counts[used]
+    left, right, counts = np.maximum(left[used], bars.low), np.minimum(right[used], bars.high), counts[used]
     inside_left, inside_right = np.clip(left, low, high), np.clip(right, low, high)
     inside = inside_right > inside_left
     under, over = left < low, right > high
