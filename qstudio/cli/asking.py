@@ -23,9 +23,10 @@ class EngineFault(Exception):  # noqa: N818 - named after what it reports
 class Interrupted(Exception):  # noqa: N818 - a wish, not a fault
     """The person asked to stop."""
 
-    def __init__(self, number: int) -> None:
-        """Keep the signal's number, from which the exit status is made."""
+    def __init__(self, number: int, said: UserError | None = None) -> None:
+        """Keep the signal's number, from which the exit status is made, and what to say where something is left."""
         self.number = number
+        self.said = said
         super().__init__(signal.Signals(number).name)
 
 

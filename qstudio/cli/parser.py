@@ -6,6 +6,7 @@ import argparse
 from typing import NoReturn
 
 from qstudio import __version__
+from qstudio.cli.train_options import TRAIN_EXAMPLES, add_training_options
 from qstudio.core.errors import UserError
 from qstudio.session.data_words import add_data_options
 
@@ -20,6 +21,7 @@ examples:
   qstudio inspect model.onnx
   qstudio quantize model.onnx --data images.npz -o model_int8.onnx
   qstudio quantize model.onnx --data images.npz --weight-bits 4 --set 'conv1.weight_bits=8' --json
+  qstudio train model.onnx --data digits --weight-bits 2 --activation-bits 2 --distill -o model_int2.onnx
   qstudio benchmark model_int8.onnx --batch 64
 
 'qstudio COMMAND --help' shows all options of a command.
@@ -97,19 +99,25 @@ def build_parser() -> Parser:
     _data(quantize, required=True)
     _recipe(quantize)
     _samples(quantize)
-    run = quantize.add_argument_group("running")
-    run.add_argument("-o", "--output", metavar="Q.onnx", default="", help="keep the exported model here")
-    run.add_argument("--save-recipe", metavar="FILE.json", default="", help="write the recipe that was used")
-    run.add_argument(
-        "--device",
-        default="cpu",
-        metavar="D",
-        help="where the simulation runs: auto, cpu, cuda[:N] or mps (default: cpu). Exports are always timed and "
-        "verified on the CPU",
-    )
-    run.add_argument("--no-latency", action="store_true", help="do not time the float and the exported model")
-    _timing(run)
+    _running(quantize)
     _output(quantize)
+
+    train = commands.add_parser(
+        "train",
+        help="QAT: train with quantizers in the network, then as quantize",
+        description="Quantize a trained network by training it on with quantizers in it, then simulate, evaluate,\n"
+        "export, verify and time it as 'qstudio quantize' does.",
+        epilog=TRAIN_EXAMPLES,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    _model(train)
+    _data(train, required=True)
+    add_training_options(train)
+    _recipe(train)
+    _samples(train)
+    _running(train)
+    _output(train)
 
     benchmark = commands.add_parser(
         "benchmark",
@@ -194,6 +202,21 @@ def _samples(parser: argparse.ArgumentParser) -> None:
         "--eval-samples", type=_count, default=None, metavar="N", help="samples for metrics (default: all)"
     )
     group.add_argument("--seed", type=_whole, default=0, metavar="N", help="seed of all choices (default: 0)")
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    run = parser.add_argument_group("running")
+    run.add_argument("-o", "--output", metavar="Q.onnx", default="", help="keep the exported model here")
+    run.add_argument("--save-recipe", metavar="FILE.json", default="", help="write the recipe that was used")
+    run.add_argument(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="where the simulation runs: auto, cpu, cuda[:N] or mps (default: cpu). Exports are always timed and "
+        "verified on the CPU",
+    )
+    run.add_argument("--no-latency", action="store_true", help="do not time the float and the exported model")
+    _timing(run)
 
 
 def _timing(group: argparse._ArgumentGroup) -> None:

@@ -60,7 +60,8 @@ def _run(arguments: Namespace) -> int:
     except UserError as error:
         return _leave(USER_INPUT, error, arguments.json)
     except Interrupted as stop:
-        return _leave(128 + stop.number, UserError("stopped; nothing was written"), arguments.json)
+        said = stop.said or UserError("stopped; nothing was written")
+        return _leave(128 + stop.number, said, arguments.json)
     except KeyboardInterrupt:
         return _leave(128 + signal.SIGINT, UserError("stopped; nothing was written"), arguments.json)
     except EngineFault as fault:
@@ -77,9 +78,11 @@ def _run(arguments: Namespace) -> int:
 
 
 def _command(name: str) -> Any:
-    from qstudio.cli import benchmarking, inspecting, quantizing
+    from qstudio.cli import benchmarking, inspecting, quantizing, train
 
-    return {"inspect": inspecting.run, "quantize": quantizing.run, "benchmark": benchmarking.run}[name]
+    return {"inspect": inspecting.run, "quantize": quantizing.run, "train": train.run, "benchmark": benchmarking.run}[
+        name
+    ]
 
 
 def _leave(status: int, error: UserError, as_json: bool) -> int:

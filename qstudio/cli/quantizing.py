@@ -29,7 +29,7 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
     spec = data_spec(arguments)
     assert spec is not None, "--data is required"
     run_options(arguments)
-    _check_output(arguments.output, arguments.model)
+    check_output(arguments.output, arguments.model)
     model: ModelInfo = asker.ask(OpenModel(arguments.model))
     recipe = choices.apply(model)
     options = run_options(arguments, choose_device(arguments.device, asker))
@@ -39,7 +39,7 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
     return plain_run(result, model, spec.source), run_text(result, model, spec.source)
 
 
-def _check_output(output: str, model: str) -> None:
+def check_output(output: str, model: str) -> None:
     """Refuse what would fail after minutes of work: a folder that is not there, the model's own file."""
     if not output:
         return

@@ -15,6 +15,7 @@ from qstudio.core.recipe import Recipe
 from qstudio.core.results import Metrics, RunResult
 from qstudio.core.scheme import Scheme
 from qstudio.core.statistics import SiteStatistics
+from qstudio.core.training import CurvePoint, Training
 
 
 class JobState(enum.Enum):
@@ -139,6 +140,21 @@ class RunPtq:
 
 
 @dataclass(frozen=True)
+class TrainQat:
+    """Train with quantizers, then all that RunPtq does -> TrainResult; streams CurvePoint and PtqPartial."""
+
+    run: RunPtq
+    """Calibration data is also trained with, where it is given."""
+    training: Training = field(default_factory=Training)
+    checkpoints: str = ""
+    """Folder of the states after each epoch; empty = none are kept when the run ends."""
+    resume: bool = False
+    """Continue from the checkpoint in that folder."""
+    further: bool = True
+    """Train what is missing; else measure the best epoch of the checkpoint."""
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """Latency of a model file on onnxruntime -> Latency."""
 
@@ -206,11 +222,12 @@ Request = (
     | ActivationStatistics
     | LayerPreview
     | RunPtq
+    | TrainQat
     | Benchmark
     | ListDevices
 )
 
-Answer = DatasetInfo | Metrics | SiteStatistics | SamplePage | WeightPreview | PtqPartial
+Answer = DatasetInfo | Metrics | SiteStatistics | SamplePage | WeightPreview | PtqPartial | CurvePoint
 """Some of the values that travel back (see each request)."""
 
 

@@ -39,6 +39,7 @@ JOBS: dict[str, JobSpec] = {
     "ActivationStatistics": JobSpec("qstudio.engine.jobs.measure:activation_statistics", "collecting activations"),
     "LayerPreview": JobSpec("qstudio.engine.jobs.models:layer_preview", "previewing the layer", urgent=True),
     "RunPtq": JobSpec("qstudio.engine.jobs.ptq:run_ptq", "running PTQ", process="run"),
+    "TrainQat": JobSpec("qstudio.engine.jobs.training:train_qat", "training", process="run"),
     "Benchmark": JobSpec("qstudio.engine.jobs.measure:benchmark", "measuring the latency", process="run"),
     "ListDevices": JobSpec("qstudio.engine.jobs.measure:list_devices", "looking for devices"),
 }
