@@ -145,6 +145,8 @@ class Workspace(QWidget):
 
     def show_perspective(self, name: str) -> None:
         """Arrange the panels for Explore or Tune; each keeps the sizes it was given."""
+        # Charts and inspector stand beside the layers only: who asks for a perspective wants to see them.
+        self.tabs.setCurrentWidget(self.layer_table)
         if name == self.perspective or name not in PERSPECTIVES:
             return
         self._keep_sizes()

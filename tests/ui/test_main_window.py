@@ -379,6 +379,11 @@ def test_the_perspectives_show_the_same_table(opened: tuple[Any, MainWindow]) ->
     studio.qtbot.mouseClick(window.top_bar.explore, Qt.MouseButton.LeftButton)
     assert window.workspace.inspector.isVisible()
     assert not window.workspace.runs_table.isVisible()
+    window.show_data()
+    assert not table.isVisible()
+    studio.qtbot.mouseClick(window.top_bar.tune, Qt.MouseButton.LeftButton)
+    assert table.isVisible()
+    assert window.workspace.chart.isVisible()
 
 
 def test_a_fault_in_a_slot_is_told_with_its_traceback(
