@@ -510,7 +510,10 @@ class Session:
     def _tell(self, job: Job, headline: str) -> None:
         """Post what went wrong with a job; a cancelled one is the person's own wish and stays quiet."""
         if job.error is not None:
-            self.notice_posted.emit(Notice("error", f"{headline}. {job.error.sentence()}", job.error.details))
+            sentence = job.error.sentence()
+            # A sentence that starts with a file or a field keeps its spelling.
+            sentence = sentence if job.error.where else sentence[:1].upper() + sentence[1:]
+            self.notice_posted.emit(Notice("error", f"{headline}. {sentence}", job.error.details))
         elif job.state is JobState.KILLED:
             self.notice_posted.emit(Notice("error", f"{headline}: its process was ended."))
 

@@ -103,10 +103,16 @@ def parity_words(parity: Parity | None) -> str:
     """Return in words whether the exported file computes what was simulated."""
     if parity is None:
         return tr("Not compared yet: does the exported file compute what was simulated?")
+    codes = (
+        tr("all its compared codes are equal")
+        if parity.max_lsb == 0
+        else tr("{e} of its codes are equal, the others {lsb} LSB apart at most").format(
+            e=format_percent(parity.codes_equal), lsb=parity.max_lsb
+        )
+    )
     first = tr(
-        "The exported file gives the simulated answer on {a} of {n} samples without graph optimisation; "
-        "its codes differ by {lsb} LSB at most."
-    ).format(a=format_percent(parity.agreement), n=f"{parity.samples:,}", lsb=parity.max_lsb)
+        "The exported file gives the simulated answer on {a} of {n} samples without graph optimisation; {codes}."
+    ).format(a=format_percent(parity.agreement), n=f"{parity.samples:,}", codes=codes)
     second = tr(
         "With onnxruntime's integer kernels it agrees on {f}; onnxruntime itself changes "
         "{c} of its answers when it fuses."
