@@ -68,7 +68,7 @@ def _providers() -> tuple[Device, ...]:
     import onnxruntime
 
     present = set(onnxruntime.get_available_providers())
-    found = [Device("onnxruntime:cpu", "onnxruntime, CPU", True)]
+    found = [Device("onnxruntime:cpu", "onnxruntime, CPU", True, runs_simulation=False)]
     for provider, (title, package, systems) in _PROVIDERS.items():
         reason = ""
         if provider not in present:
@@ -77,5 +77,5 @@ def _providers() -> tuple[Device, ...]:
                 f": it comes with {package}" if fits else ", which this system does not offer"
             )
         name = provider.removesuffix("ExecutionProvider").lower()
-        found.append(Device(f"onnxruntime:{name}", title, provider in present, reason))
+        found.append(Device(f"onnxruntime:{name}", title, provider in present, reason, runs_simulation=False))
     return tuple(found)

@@ -64,7 +64,7 @@ def choose_device(wanted: str, asker: Asker) -> str:
     name = wanted.strip().lower()
     if name == "cpu":
         return name
-    devices = [device for device in asker.ask(ListDevices()) if ":" not in device.id or device.id.startswith("cuda:")]
+    devices = [device for device in asker.ask(ListDevices()) if device.runs_simulation]
     usable = [device.id for device in devices if device.available]
     if name == "auto":
         return next((device for device in usable if device != "cpu"), "cpu")

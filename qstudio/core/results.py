@@ -142,3 +142,5 @@ class Device:
     available: bool
     reason: str = ""
     """Why it is not available, in words; empty when it is."""
+    runs_simulation: bool = True
+    """Whether runs can be computed on it; a backend that only runs exported files is listed, but not chosen."""

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 
 from qstudio.core.errors import UserError
@@ -83,8 +84,24 @@ class Network:
         return tensor.shape[0] if tensor is not None and tensor.shape else None
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot use here.
+
+    Raises:
+        UserError: There is no such device, or it is not available.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [""])[0].split(" Please")[0][:160]
+        raise UserError(
+            f"this device cannot be used ({reason})", device, "Choose cpu, or a device listed as available"
+        ) from None
+
+
 def network_for(model: LoadedModel, fold_batchnorm: bool = True, device: str = "cpu") -> Network:
     """Return the network of an opened model; the last four are kept, by content."""
+    check_device(device)
     key = (model.sha256, fold_batchnorm, device)
     network = _cache.get(key)
     if network is None:

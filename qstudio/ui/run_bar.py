@@ -173,12 +173,16 @@ class RunBar(QFrame):
         shown = devices or (Device("cpu", "CPU", True),)
         model = QStandardItemModel(self.device)
         for device in shown:
-            item = QStandardItem(device.title)
+            # The closed box shows this text: the processor's full name would not fit.
+            item = QStandardItem(device.title.split(" (")[0])
             item.setData(device.id, Qt.ItemDataRole.UserRole)
             item.setToolTip(device.title if device.available else f"{device.title}: {device.reason}")
-            item.setEnabled(device.available)
+            item.setEnabled(device.available and device.runs_simulation)
             if not device.available:
                 item.setText(f"{device.title} ({tr('not available')})")
+            elif not device.runs_simulation:
+                item.setText(f"{device.title} ({tr('runs the exported file')})")
+                item.setToolTip(tr("Runs and times the exported file in every run; the simulation runs elsewhere"))
             model.appendRow(item)
         with QSignalBlocker(self.device):
             self.device.setModel(model)
