@@ -48,12 +48,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--distill",
         nargs="?",
-        const=0.7,
+        const=1.0,
         type=float,
         metavar="SHARE",
-        help="learn from the float model's answers; SHARE of the loss, 0 to 1 (default: 0; without a number 0.7)",
+        help="learn from the float model's answers; SHARE of the loss, 0 to 1 (default: 0; without a number 1)",
     )
-    group.add_argument("--temperature", type=float, metavar="T", help="of distillation (default: 2)")
+    group.add_argument("--temperature", type=float, metavar="T", help="of distillation (default: 4)")
     group.add_argument(
         "--distill-features", type=float, metavar="X", help="weight of the likeness of features (default: 0)"
     )

@@ -50,7 +50,7 @@ class Training:
     recipe's bits from below."""
     distill: float = 0.0
     """Share of the loss that is the divergence from the float model's class probabilities, 0..1."""
-    temperature: float = 2.0
+    temperature: float = 4.0
     """Of both softmaxes in that divergence (Hinton et al., 2015)."""
     feature_weight: float = 0.0
     """Weight of the mean squared difference from the float model's features, relative to their power."""

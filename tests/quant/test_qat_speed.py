@@ -47,7 +47,7 @@ def resnet20():
     network = network_for(load_model(str(case("models/resnet20_cifar10.onnx"))))
     split = load_dataset(str(case("cifar10/cifar10_train4000.npz"))).test
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # a second thread waits for whatever else runs on the machine
     yield network, split
     torch.set_num_threads(before)
 
@@ -71,7 +71,7 @@ def test_an_lsq_step_costs_little_more_than_a_float_step(resnet20):
 
         return step
 
-    found = ratio(step_of("float"), step_of(4), 25)
+    found = ratio(step_of("float"), step_of(4), 12)
     print(f"LSQ W4A4 training step, batch {BATCH}: {found:.3f} of float's")
     assert found <= 1.30
 
@@ -90,6 +90,6 @@ def test_simulation_in_training_costs_little_more_than_float(resnet20):
         with network.executor.evaluating():
             network.executor.run(inputs)
 
-    found = ratio(plain, quantized, 40)
+    found = ratio(plain, quantized, 20)
     print(f"LSQ W4A4 forward, batch {BATCH}: {found:.3f} of float's")
     assert found <= 1.25

@@ -26,6 +26,7 @@ from qstudio.quant.qat.samples import TrainingSamples
 from qstudio.quant.qat.schedule import Stepper, rate_factor, stages_of
 from qstudio.quant.qat.starting import formula_encoding, stage_recipe, starting_encodings
 from qstudio.quant.qat.student import Student
+from qstudio.quant.qat.train import better
 
 LEARNING = Training(epochs=6, learning_rate=2e-3)
 
@@ -273,6 +274,21 @@ def test_a_diverging_training_says_so():
         onnx.helper.make_node("MatMul", ["h", "w2"], ["y"], "second"),
     ]
     model = model_of(nodes, {"w1": weights(64, 32), "w2": weights(32, 10)}, (None, 1, 8, 8))
-    chosen = Training(epochs=3, samples=300, learning_rate=10.0, optimizer="sgd", clip_norm=0.0, warmup_epochs=0.0)
+    chosen = Training(epochs=8, samples=300, learning_rate=10.0, optimizer="sgd", clip_norm=0.0, warmup_epochs=0.0)
     with pytest.raises(UserError, match="infinite"):
         train(chosen, bits="float", model=model)
+
+
+@pytest.mark.parametrize(
+    ("score", "best", "samples", "wanted"),
+    [
+        ((10.0, -2.0), None, 100, True),
+        ((95.0, -0.5), (80.0, -0.1), 100, True),
+        ((79.0, -0.05), (95.0, -0.5), 100, False),
+        ((99.0, -0.05), (100.0, -0.5), 120, True),
+        ((100.0, -0.5), (99.5, -0.05), 120, False),
+        ((99.0, -0.05), (100.0, -0.5), 100_000, False),
+    ],
+)
+def test_accuracy_decides_where_the_samples_can_tell_and_the_loss_elsewhere(score, best, samples, wanted):
+    assert better(score, best, samples) is wanted

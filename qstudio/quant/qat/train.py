@@ -238,7 +238,7 @@ class Trainer:
         )
         progress = later(state.progress, epoch=epoch, curve=(*state.progress.curve, point), seconds=point.seconds)
         score = (point.quantized_top1, -point.held_out_loss)
-        if stage.index == len(self._stages) - 1 and (progress.best_score is None or score > progress.best_score):
+        if stage.index == len(self._stages) - 1 and better(score, progress.best_score, len(scores)):
             progress = later(progress, best_epoch=epoch, best_score=score)
             state.best = {name: leaf.detach().clone() for name, leaf in student.leaves().items()}
         state.progress = progress
@@ -257,6 +257,25 @@ class Trainer:
         if self._labels is None:
             return float(divergence(given, torch.from_numpy(self._float_scores)))
         return float(F.cross_entropy(given, self._labels))
+
+
+def better(score: tuple[float, float], best: tuple[float, float] | None, samples: int) -> bool:
+    """Return whether an epoch is to be preferred to the best one so far.
+
+    Accuracies that differ by less than the standard error of a difference count as equal, and the smaller loss decides:
+    120 held-out samples cannot order two epochs 0.8 points apart, and the luckiest of many is often an early one.
+
+    Args:
+        score: (accuracy in percent, minus loss).
+        best: Of the best epoch so far; None = there is none.
+        samples: Held-out samples.
+    """
+    if best is None:
+        return True
+    # One sample right and one wrong are added, so that 100 % has an error too.
+    share = (best[0] / 100 * samples + 1) / (samples + 2)
+    error = 100 * math.sqrt(2 * share * (1 - share) / (samples + 2))
+    return score[0] > best[0] + error or (score[0] >= best[0] - error and score[1] > best[1])
 
 
 @dataclass(eq=False)
