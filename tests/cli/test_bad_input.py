@@ -248,7 +248,7 @@ sys.exit(main({words!r}))
     ("words", "said"),
     [
         ([], "required: COMMAND"),
-        (["train", "m.onnx"], "invalid choice: 'train'"),
+        (["prune", "m.onnx"], "invalid choice: 'prune'"),
         (["inspect"], "required: MODEL"),
         (["quantize", "MODEL"], "required: --data"),
         (["inspect", "MODEL", "--colour"], "unrecognized arguments: --colour"),
@@ -257,7 +257,7 @@ sys.exit(main({words!r}))
         (["inspect", "MODEL", "--granularity", "group:0"], "'group:0' is not a granularity"),
         (["inspect", "MODEL", "--calibration", "best"], "Choose one of minmax, percentile, mse, entropy, manual"),
         (["inspect", "MODEL", "--calibration", "manual"], "--set 'LAYER.weight_clip=LOW,HIGH'"),
-        (["inspect", "MODEL", "--refine", "fold,adaround"], "no refinement 'adaround' in this version"),
+        (["inspect", "MODEL", "--refine", "fold,magic"], "no refinement 'magic' in this version"),
         (["inspect", "MODEL", "--set", "fc"], "'fc' is not of the form GLOB.FIELD=VALUE"),
         (["inspect", "MODEL", "--set", "fc.weight_bit=3"], "Did you mean weight_bits"),
         (["inspect", "MODEL", "--set", "fc.bits=99"], "'99' is not a bit width"),
