@@ -182,7 +182,9 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--refine",
         metavar="NAME,NAME",
-        help="refinements in the order they run: fold (BatchNorm into the layer before it), or none (default: fold)",
+        help="repairs, run in this order: fold (BatchNorm into the layer before it), cle, smoothquant, one of gptq,"
+        " adaround and brecq, bias_correction; or none. Parameters follow a colon: adaround:iterations=2000 (default:"
+        " fold)",
     )
     group.add_argument(
         "--set",

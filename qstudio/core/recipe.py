@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from qstudio.core.calibration import check_calibration
 from qstudio.core.errors import UserError
+from qstudio.core.refinement import check_refinements as check_refinements
 from qstudio.core.scheme import FLOAT_BITS, Granularity, Scheme, format_bits, parse_bits
 
 RECIPE_VERSION = 1
-
-REFINEMENTS: tuple[str, ...] = ("fold",)
-"""What can be done to the weights before they are quantized; "fold" takes BatchNorm into the layer before it."""
 
 
 @dataclass(frozen=True)
@@ -118,22 +115,6 @@ def _parse_clip(value: Any) -> tuple[float, float] | None:
     if not (math.isfinite(low) and math.isfinite(high)) or low > 0 or high < 0 or low == high:
         raise UserError(f"the range {low:g}..{high:g} does not hold zero", "", "Choose LOW <= 0 <= HIGH, not both zero")
     return (low, high)
-
-
-def check_refinements(names: Iterable[object]) -> tuple[str, ...]:
-    """Return the names of refinements in the order they run.
-
-    Raises:
-        UserError: One does not exist, or is named twice.
-    """
-    chosen = tuple(str(name) for name in names)
-    for name in chosen:
-        if name not in REFINEMENTS:
-            fix = f"Choose from {', '.join(REFINEMENTS)}, or none"
-            raise UserError(f"there is no refinement '{name}' in this version", "refinements", fix)
-    if len(set(chosen)) < len(chosen):
-        raise UserError("one is named twice", "refinements", "Name each once")
-    return chosen
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from qstudio.backends.qdq import export_qdq
 from qstudio.backends.save import save_model
 from qstudio.backends.timing import measure_pair
 from qstudio.core.context import JobContext, SilentContext
-from qstudio.core.errors import UserError
 from qstudio.core.recipe import Recipe
+from qstudio.core.refinement import REFINEMENTS, check_refinements
 from qstudio.core.results import RunResult, SizeBytes
 from qstudio.core.size import layer_bytes
 from qstudio.data.checks import check_against_model
@@ -36,12 +36,10 @@ from qstudio.quant.evaluate import Report, float_predictions, metrics_of, predic
 from qstudio.quant.keep import samples_key
 from qstudio.quant.layer_errors import layer_results
 from qstudio.quant.network import Network, network_for
+from qstudio.quant.refine.run import refine_network, refine_values
 from qstudio.quant.simulate import SimulatedModel
 from qstudio.quant.statistics import nonfinite_notes
 from qstudio.quant.verify import verify
-
-REFINEMENTS = ("fold",)
-"""What this version can do before quantization."""
 
 ERROR_SAMPLES = 256
 """Samples on which layers are compared with float."""
@@ -80,7 +78,7 @@ def run_ptq(
     """Quantize a model after training and measure everything about it.
 
     The same model, data, recipe, options and processor give the same numbers (times apart): samples are chosen by
-    seed, batches have a fixed size and order, and nothing is drawn at random.
+    seed, batches have a fixed size and order, and what refinements draw at random follows from the seed.
 
     Args:
         model: The opened model; not changed.
@@ -97,15 +95,15 @@ def run_ptq(
     """
     options = options or PtqOptions()
     started = time.perf_counter()
-    progress = _Progress(ctx or SilentContext(), options.measure_latency)
-    unknown = [name for name in recipe.refinements if name not in REFINEMENTS]
-    if unknown:
-        raise UserError(f"there is no refinement '{unknown[0]}'", "recipe", f"Choose of {', '.join(REFINEMENTS)}")
+    recipe = replace(recipe, refinements=check_refinements(recipe.refinements))
+    progress = _Progress(ctx or SilentContext(), options.measure_latency, recipe)
     network = network_for(model, "fold" in recipe.refinements, options.device)
     check_network(network, dataset)
     samples = choose_samples(
         dataset, options.calibration_samples, options.eval_samples, options.seed, calibration_dataset
     )
+    chosen = samples.calibration_indices
+    network = refine_network(network, recipe, samples.calibration, chosen, options.seed, progress.context("prepare"))
     result = RunResult(
         recipe=recipe,
         recipe_hash=recipe.sha256(),
@@ -130,8 +128,12 @@ def run_ptq(
     )
     encodings = encodings_for(network.layers, recipe, statistics, network.weights())
     result = finish("calibrate", notes=(*result.notes, *nonfinite_notes(tuple(statistics.values()))))
+    refined = refine_values(
+        network, recipe, encodings, samples.calibration, chosen, options.seed, progress.context("refine")
+    )
+    encodings, result = refined.encodings, replace(result, notes=(*result.notes, *refined.notes))
 
-    simulated = SimulatedModel(network, encodings, ordered=True, threads=options.threads)
+    simulated = SimulatedModel(network, encodings, refined.weight_values, ordered=True, threads=options.threads)
     scores, result = _simulate(dataset, samples, simulated, encodings, result, progress)
     result = finish("simulate")
 
@@ -139,7 +141,12 @@ def run_ptq(
         progress.part("export")(0, 1)
         path = Path(options.export_path) if options.export_path else Path(folder) / "model.onnx"
         exported = export_qdq(
-            network.proto, network.layers, simulated.activations, simulated.weights, raise_opset=raise_opset
+            network.proto,
+            network.layers,
+            simulated.activations,
+            simulated.weights,
+            raise_opset=raise_opset,
+            weight_values=simulated.weight_values,
         )
         file_bytes = save_model(exported, path)
         result = finish("export", export_path=options.export_path, size_bytes=size_bytes(network, recipe, file_bytes))
@@ -249,7 +256,9 @@ class _Progress:
     """Turns the progress of each phase into the progress of the run."""
 
     SHARES = (
+        ("prepare", 0.05, "Refining the network"),
         ("calibrate", 0.08, "Collecting statistics"),
+        ("refine", 0.3, "Refining the weights"),
         ("float", 0.25, "Evaluating the float model"),
         ("simulate", 0.3, "Evaluating the quantized model"),
         ("compare", 0.04, "Comparing layers"),
@@ -260,9 +269,16 @@ class _Progress:
     )
     """(phase, share of the whole, note); shares as measured on ResNet-20 with 10,000 images."""
 
-    def __init__(self, ctx: JobContext, measure_latency: bool) -> None:
+    LEARNING = ("adaround", "brecq")
+    """Refinements that take some ten times as long as the rest of the run."""
+
+    def __init__(self, ctx: JobContext, measure_latency: bool, recipe: Recipe) -> None:
         self._ctx = ctx
-        self._shares = [(p, s, n) for p, s, n in self.SHARES if measure_latency or p != "time"]
+        chosen = {text.partition(":")[0] for text in recipe.refinements}
+        stages = {REFINEMENTS[name].stage for name in chosen}
+        there = {"prepare": "network" in stages, "refine": "values" in stages, "time": measure_latency}
+        factor = {"refine": 30.0} if chosen.intersection(self.LEARNING) else {}
+        self._shares = [(p, s * factor.get(p, 1.0), n) for p, s, n in self.SHARES if there.get(p, True)]
         self._total = sum(share for _, share, _ in self._shares)
         self.quiet = _Checked(ctx)
 
@@ -276,6 +292,15 @@ class _Progress:
                 )
             before += share
         raise KeyError(phase)
+
+    def context(self, phase: str) -> JobContext:
+        """Return the context of one phase that words its own notes; a phase that is left out only checks."""
+        before = 0.0
+        for name, share, _ in self._shares:
+            if name == phase:
+                return _Within(self._ctx, before / self._total, share / self._total)
+            before += share
+        return self.quiet
 
 
 class _Checked:
@@ -294,3 +319,15 @@ class _Checked:
     def check(self) -> None:
         """Check for cancellation."""
         self._ctx.check()
+
+
+class _Within(_Checked):
+    """A context whose progress is a stretch of the run's."""
+
+    def __init__(self, ctx: JobContext, before: float, share: float) -> None:
+        super().__init__(ctx)
+        self._before, self._share = before, share
+
+    def report(self, done: float, total: float, note: str = "") -> None:
+        """Tell the progress of the run."""
+        self._ctx.report(self._before + self._share * done / max(total, 1e-9), 1.0, note)

@@ -105,8 +105,15 @@ def test_set_wins_over_a_recipe_file(tmp_path: Path) -> None:
 def test_refinements() -> None:
     assert recipe_of("--refine", "none").refinements == ()
     assert recipe_of("--refine", "fold").refinements == ("fold",)
-    with pytest.raises(UserError, match="no refinement 'gptq' in this version"):
-        recipe_of("--refine", "fold,gptq")
+    assert recipe_of("--refine", "bias_correction,gptq:damping=0.1").refinements == (
+        "fold",
+        "gptq:damping=0.1",
+        "bias_correction",
+    )
+    with pytest.raises(UserError, match="no refinement 'magic' in this version"):
+        recipe_of("--refine", "fold,magic")
+    with pytest.raises(UserError, match="both choose how weights are rounded"):
+        recipe_of("--refine", "gptq,adaround")
     with pytest.raises(UserError, match="named twice"):
         recipe_of("--refine", "fold,fold")
 
