@@ -288,6 +288,26 @@ def test_8_bit_weights_and_those_two_layers_share_are_left_to_nearest(data):
     assert not adaround(network, task(data, iterations=5), calibrated(network, data, weight_bits=8)).weight_values
 
 
+def test_a_network_that_demands_a_batch_size_is_refined_too(data):
+    constants = {
+        "w1": weights(4, 1, 3, 3, seed=1),
+        "w2": weights(256, 5, seed=2),
+        "shape": np.array([2, 256]),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"], "conv", **CONV),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("Reshape", ["r", "shape"], ["f"], "reshape"),
+        helper.make_node("Gemm", ["f", "w2"], ["y"], "fc"),
+    ]
+    network = network_for(model_of(nodes, constants, input_shape=(2, 1, 8, 8)))
+    assert network.fixed_batch == 2
+    start = calibrated(network, data, **LOW)
+    result = brecq(network, task(data, "brecq", iterations=200), start)
+    assert result.rounded == {"w1", "w2"}
+    assert not result.notes
+
+
 def test_the_float_network_is_left_as_it_was(data):
     network = network_for(small_cnn())
     before = {name: p.detach().clone() for name, p in network.executor.module.named_parameters()}

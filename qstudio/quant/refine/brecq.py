@@ -6,7 +6,7 @@ from qstudio.quant.network import Network
 from qstudio.quant.refine.learning import Learns, learn_rounding
 from qstudio.quant.refine.reconstruct import Schedule
 from qstudio.quant.refine.task import Refined, Task
-from qstudio.quant.refine.units import block_units
+from qstudio.quant.refine.units import block_units, layer_units
 
 MOST_LAYERS = 8
 """Layers of one block; with more, each layer is a block."""
@@ -34,5 +34,7 @@ def brecq(network: Network, task: Task, refined: Refined) -> Refined:
         drop=bool(settings["drop"]),
     )
     learns = Learns(bool(settings["steps"]), bool(settings["scales"]), bool(settings["biases"]))
-    units = block_units(network, MOST_LAYERS, TOGETHER)
+    # In a network that demands a batch size, a Reshape may hold it; single layers take any number of samples.
+    fixed = network.fixed_batch is not None
+    units = layer_units(network) if fixed else block_units(network, MOST_LAYERS, TOGETHER)
     return learn_rounding(network, task, refined, units, schedule, learns, "BRECQ")
