@@ -41,7 +41,7 @@ examples:
     qstudio quantize model.onnx --data digits --recipe mine.json --set 'conv1.bits=8' --json
 
 the fields of --set:
-  weight_bits, activation_bits          2 to 16, or float         (bits: both)
+  weight_bits, activation_bits          1 to 16, or float         (bits: both)
   weight_symmetric, activation_symmetric  true or false           (symmetric: both)
   weight_granularity                    tensor, channel, group:N  (granularity)
   weight_calibration, activation_calibration  a method            (calibration: both)
@@ -154,8 +154,8 @@ def _data(parser: argparse.ArgumentParser, required: bool) -> None:
 def _recipe(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe")
     group.add_argument("--recipe", metavar="FILE.json", help="start from a saved recipe (default: 8 bits everywhere)")
-    group.add_argument("--weight-bits", metavar="N", help="2 to 16, or float (default: 8)")
-    group.add_argument("--activation-bits", metavar="N", help="2 to 16, or float (default: 8)")
+    group.add_argument("--weight-bits", metavar="N", help="1 to 16, or float (default: 8)")
+    group.add_argument("--activation-bits", metavar="N", help="1 to 16, or float (default: 8)")
     group.add_argument(
         "--granularity", metavar="G", help="weights that share a scale: tensor, channel or group:N (default: channel)"
     )

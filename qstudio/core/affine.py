@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from qstudio.core.conventions import CONVENTIONS
 from qstudio.core.scheme import Granularity, Scheme
 
 Number = TypeVar("Number", bound=np.generic)
@@ -53,24 +54,40 @@ class Encoding:
 def integer_range(scheme: Scheme) -> tuple[int, int]:
     """Return (qmin, qmax) of a scheme.
 
-    Symmetric: narrow range [-(2^(b-1)-1), 2^(b-1)-1] (onnxruntime's and TFLite's int8: [-127, 127]).
-    Asymmetric weights: [-2^(b-1), 2^(b-1)-1]. Asymmetric activations: [0, 2^b-1].
+    Symmetric: narrow range [-(2^(b-1)-1), 2^(b-1)-1] (onnxruntime's and TFLite's int8: [-127, 127]); the conventions
+    "int:full", "int:torch" and "int:aimet" use -2^(b-1) too, "int:onnxruntime" below 5 bits.
+    Asymmetric weights: [-2^(b-1), 2^(b-1)-1]. Asymmetric activations: [0, 2^b-1]. One bit is always asymmetric.
     """
     half = 2 ** (scheme.bits - 1)
-    if scheme.symmetric:
-        return -(half - 1), half - 1
+    if is_symmetric(scheme):
+        convention = scheme.format.partition(":")[2]
+        full = convention in ("full", "torch", "aimet") or (convention == "onnxruntime" and scheme.bits < 5)
+        return -half if full else -(half - 1), half - 1
     return (-half, half - 1) if scheme.kind == "weight" else (0, 2 * half - 1)
 
 
+def is_symmetric(scheme: Scheme) -> bool:
+    """Return whether zero_point is 0: as chosen, always in block floating point, never with one bit."""
+    return scheme.bits > 1 and (scheme.symmetric or scheme.format == "bfp")
+
+
 def scale_zero_point(
-    low: NDArray[np.floating] | float, high: NDArray[np.floating] | float, qmin: int, qmax: int, symmetric: bool
+    low: NDArray[np.floating] | float,
+    high: NDArray[np.floating] | float,
+    qmin: int,
+    qmax: int,
+    symmetric: bool,
+    number_format: str = "int",
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Return scale and zero_point that represent [low, high] (elementwise over channels).
 
     The range is first widened to hold zero, so that 0 is exact (padding, ReLU). Symmetric ranges are widened to
     +-max(|low|, |high|). The formulas and their precision (float64, scale rounded to float32) are those of
-    onnxruntime's quantize_static: s = (rmax - rmin) / (qmax - qmin), z = round(qmin - rmin / s).
+    onnxruntime's quantize_static: s = (rmax - rmin) / (qmax - qmin), z = round(qmin - rmin / s). Other conventions
+    and block floating point are computed as their sources do; see `qstudio.core.conventions`.
     """
+    if number_format in CONVENTIONS:
+        return CONVENTIONS[number_format](low, high, qmin, qmax, symmetric)
     rmin = np.minimum(np.asarray(low, np.float64), 0.0)
     rmax = np.maximum(np.asarray(high, np.float64), 0.0)
     if symmetric:
@@ -92,7 +109,7 @@ def encode(
 ) -> Encoding:
     """Return the encoding of a range: [] for tensor, [C] for channel, [C, G] for group granularity."""
     qmin, qmax = integer_range(scheme)
-    scale, zero_point = scale_zero_point(low, high, qmin, qmax, scheme.symmetric)
+    scale, zero_point = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
     per_channel = scheme.granularity.kind != "tensor" and scale.ndim > 0
     return Encoding(scale, zero_point, qmin, qmax, axis if per_channel else None, scheme.granularity.group_size)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from qstudio.core.calibration import check_calibration
 from qstudio.core.errors import UserError
+from qstudio.core.formats import check_format, format_of
+from qstudio.core.pruning import check_pruning
 from qstudio.core.refinement import check_refinements as check_refinements
 from qstudio.core.scheme import FLOAT_BITS, Granularity, Scheme, format_bits, parse_bits
 
@@ -33,28 +35,45 @@ class LayerSettings:
     activation_symmetric: bool = False
     activation_calibration: str = "mse"
     activation_clip: tuple[float, float] | None = None
+    weight_format: str = "int"
+    weight_outliers: float = 0.0
+    """Percent of the weight's values, the largest by magnitude, that stay float."""
+    activation_format: str = "int"
+    activation_dynamic: bool = False
+    """Whether the activation's range is taken from the values at run time."""
+    pruning: str = "none"
+    """What is removed from the layer before it is quantized; see `qstudio.core.pruning`."""
 
     def weight_scheme(self) -> Scheme:
         """Return the scheme of the layer's weight."""
         return Scheme(
             "weight",
-            self.weight_bits,
+            _width(self.weight_bits, self.weight_format),
             self.weight_symmetric,
             self.weight_granularity,
             self.weight_calibration,
             self.weight_clip,
+            self.weight_format,
+            self.weight_outliers,
         )
 
     def activation_scheme(self) -> Scheme:
         """Return the scheme of the tensor the layer puts out (always per tensor)."""
         return Scheme(
             "activation",
-            self.activation_bits,
+            _width(self.activation_bits, self.activation_format),
             self.activation_symmetric,
             Granularity("tensor"),
             self.activation_calibration,
             self.activation_clip,
+            self.activation_format,
+            dynamic=self.activation_dynamic,
         )
+
+
+def _width(bits: int, number_format: str) -> int:
+    """Return the width that a format takes: a fixed one whatever was asked, float where nothing is to be rounded."""
+    return bits if bits == FLOAT_BITS else format_of(number_format)[0].width(bits)
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(LayerSettings))
@@ -84,7 +103,13 @@ def check_field(name: str, value: Any) -> Any:
     try:
         if name.endswith("_bits"):
             return parse_bits(value)
-        if name.endswith("_symmetric"):
+        if name.endswith("_format"):
+            return check_format(str(value), name.partition("_")[0])
+        if name == "weight_outliers":
+            return _parse_percent(value)
+        if name == "pruning":
+            return check_pruning(str(value))
+        if name.endswith(("_symmetric", "_dynamic")):
             return _parse_flag(value)
         if name.endswith("_granularity"):
             return value if isinstance(value, Granularity) else Granularity.parse(str(value))
@@ -97,11 +122,25 @@ def check_field(name: str, value: Any) -> Any:
 
 def _parse_flag(value: Any) -> bool:
     text = str(value).lower()
-    if text in ("true", "yes", "1", "symmetric"):
+    if text in ("true", "yes", "1", "symmetric", "dynamic"):
         return True
-    if text in ("false", "no", "0", "asymmetric"):
+    if text in ("false", "no", "0", "asymmetric", "static"):
         return False
     raise UserError(f"'{value}' is neither true nor false", "", "Write true or false")
+
+
+MOST_OUTLIERS = 50.0
+"""Percent of a weight that may stay float; beyond it the layer is a float layer."""
+
+
+def _parse_percent(value: Any) -> float:
+    try:
+        percent = float(str(value).rstrip("% "))
+    except ValueError:
+        percent = math.nan
+    if not 0 <= percent <= MOST_OUTLIERS:
+        raise UserError(f"'{value}' is not a share of outliers", "", f"Choose 0 to {MOST_OUTLIERS:g} percent")
+    return percent
 
 
 def _parse_clip(value: Any) -> tuple[float, float] | None:

@@ -10,8 +10,8 @@ from qstudio.core.errors import UserError
 FLOAT_BITS = 32
 """Bit width that stands for "left in float32"; written as "float" in files and on the command line."""
 
-MIN_BITS, MAX_BITS = 2, 16
-"""Affine integers are offered from 2 to 16 bits."""
+MIN_BITS, MAX_BITS = 1, 16
+"""Affine integers are offered from 1 to 16 bits; other formats have bounds of their own."""
 
 SiteKind = Literal["weight", "activation", "bias"]
 """What a site's tensor is: a constant parameter, a value computed at run time, or a bias (int32, never chosen)."""
@@ -57,20 +57,31 @@ CHANNEL = Granularity("channel")
 class Scheme:
     """How one site is quantized.
 
-    Symmetric weights use the narrow range [-(2^(b-1)-1), 2^(b-1)-1] with zero_point 0; asymmetric weights the full
-    signed range. Symmetric activations use the same narrow signed range; asymmetric ones the unsigned range
-    [0, 2^b-1]. See `qstudio.core.affine`.
+    In the format "int", symmetric weights use the narrow range [-(2^(b-1)-1), 2^(b-1)-1] with zero_point 0; asymmetric
+    weights the full signed range. Symmetric activations use the same narrow signed range; asymmetric ones the unsigned
+    range [0, 2^b-1]. See `qstudio.core.affine`.
     """
 
     kind: SiteKind
     bits: int = 8
-    """2..16, or FLOAT_BITS for no quantization."""
+    """1..16, within the bounds of the format, or FLOAT_BITS for no quantization."""
     symmetric: bool = True
     granularity: Granularity = TENSOR
     calibration: str = "minmax"
     """Calibrator id with an optional parameter: "minmax", "percentile:99.99", "mse", "entropy", "manual"."""
     clip: tuple[float, float] | None = None
     """(low, high) in units of the tensor; used when calibration is "manual"."""
+    format: str = "int"
+    """Format id with an optional variant: "int", "int:torch", "nf4"; see `qstudio.core.formats`."""
+    outliers: float = 0.0
+    """Percent of a weight's values, the largest by magnitude, that stay float."""
+    dynamic: bool = False
+    """Activations: the range is that of the values at run time, not a calibrated one."""
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether a scale and a zero point say all about it."""
+        return self.format.partition(":")[0] in ("int", "bfp") and not self.outliers and not self.dynamic
 
     @property
     def is_float(self) -> bool:
@@ -79,7 +90,7 @@ class Scheme:
 
 
 def parse_bits(text: str | int) -> int:
-    """Read a bit width: 2..16 or "float".
+    """Read a bit width: 1..16 or "float".
 
     Raises:
         UserError: The text is neither.

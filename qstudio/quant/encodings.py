@@ -105,7 +105,7 @@ def with_first_last_bits(recipe: Recipe, layers: Sequence[LayerInfo], bits: int)
     Args:
         recipe: The recipe to start from.
         layers: Rows in topological order.
-        bits: 2..16 or FLOAT_BITS.
+        bits: 1..16 or FLOAT_BITS.
     """
     weighted = [layer for layer in layers if layer.weight is not None]
     if not weighted:

@@ -88,7 +88,7 @@ def test_different_recipes_have_different_hashes():
 @pytest.mark.parametrize(
     "values",
     [
-        {"weight_bits": 1},
+        {"weight_bits": 0},
         {"weight_bits": "many"},
         {"weight_symmetric": "perhaps"},
         {"activation_clip": (1, 2)},

@@ -95,8 +95,8 @@ def test_nothing_is_told_when_nothing_changes(session: Session) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"weight_bits": 1}, "weight_bits: '1' is not a bit width. Choose 2 to 16, or float."),
-        ({"weight_bits": 17}, "weight_bits: '17' is not a bit width. Choose 2 to 16, or float."),
+        ({"weight_bits": 0}, "weight_bits: '0' is not a bit width. Choose 1 to 16, or float."),
+        ({"weight_bits": 17}, "weight_bits: '17' is not a bit width. Choose 1 to 16, or float."),
         ({"weight_sparsity": 0.5}, "recipe: there is no field 'weight_sparsity'."),
         ({"activation_clip": (1.0, 2.0)}, "activation_clip: the range 1..2 does not hold zero."),
         ({"activation_clip": (0.0, float("nan"))}, "activation_clip: the range 0..nan does not hold zero."),

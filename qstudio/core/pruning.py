@@ -1,0 +1,143 @@
+"""Pruning: what is removed from a layer before it is quantized. Words and bounds; the work is in `qstudio.quant.prune`.
+
+Written in a recipe as "none", "METHOD:PERCENT" (that share of this layer) or "METHOD:PERCENT:global" (that share of
+all layers with the same text together, so that layers compete).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qstudio.core.errors import UserError
+
+NONE = "none"
+MOST = 99.0
+"""Percent that can be removed at most."""
+
+
+@dataclass(frozen=True)
+class PruningMethod:
+    """A way to choose what is removed, and what a person is told about it."""
+
+    id: str
+    title: str
+    summary: str
+    formula: str
+    source: str
+    structured: bool
+    """Whether whole filters or channels go and the export really shrinks; otherwise single weights become zero."""
+    needs_data: bool = False
+    """Whether importance is measured on calibration samples."""
+
+
+METHODS: dict[str, PruningMethod] = {
+    method.id: method
+    for method in (
+        PruningMethod(
+            "magnitude",
+            "Magnitude",
+            "The smallest weights become zero. The file shrinks only when zeros are stored as such; speed stays.",
+            "importance = |w|",
+            "Han et al., 2015",
+            structured=False,
+        ),
+        PruningMethod(
+            "taylor",
+            "Taylor, single weights",
+            "Weights whose removal changes the loss least become zero.",
+            "importance = (w dL/dw)^2",
+            "Molchanov et al., 2019",
+            structured=False,
+            needs_data=True,
+        ),
+        PruningMethod(
+            "l1_filter",
+            "L1 filters",
+            "Whole filters (outputs of the layer) with the smallest sum of magnitudes go: the network becomes smaller.",
+            "importance = sum |w| of the filter",
+            "Li et al., Pruning Filters for Efficient ConvNets, 2017",
+            structured=True,
+        ),
+        PruningMethod(
+            "l2_filter",
+            "L2 filters",
+            "Whole filters (outputs of the layer) with the smallest norm go: the network becomes smaller.",
+            "importance = sqrt(sum w^2) of the filter",
+            "He et al., Soft Filter Pruning, 2018",
+            structured=True,
+        ),
+        PruningMethod(
+            "l1_channel",
+            "L1 channels",
+            "Inputs of the layer with the smallest sum of magnitudes go, with the filters before it that make them.",
+            "importance = sum |w| over the channel's column",
+            "He et al., Channel Pruning, 2017",
+            structured=True,
+        ),
+        PruningMethod(
+            "l2_channel",
+            "L2 channels",
+            "Inputs of the layer with the smallest norm go, with the filters before it that make them.",
+            "importance = sqrt(sum w^2) over the channel's column",
+            "He et al., Channel Pruning, 2017",
+            structured=True,
+        ),
+        PruningMethod(
+            "taylor_filter",
+            "Taylor filters",
+            "Whole filters whose removal changes the loss least go: the network becomes smaller.",
+            "importance = (sum w dL/dw over the filter)^2",
+            "Molchanov et al., Importance Estimation, 2019",
+            structured=True,
+            needs_data=True,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What a layer's text says."""
+
+    method: str
+    percent: float
+    across_layers: bool = False
+    """Whether layers with the same text are ranked together."""
+
+
+def parse_pruning(text: str) -> Pruning | None:
+    """Return what a text asks for; None for "none".
+
+    Raises:
+        UserError: It is not a pruning.
+    """
+    cleaned = text.strip().lower()
+    if cleaned in ("", NONE):
+        return None
+    name, _, rest = cleaned.partition(":")
+    if name not in METHODS:
+        raise UserError(f"there is no pruning '{name}'", "pruning", f"Choose none, {', '.join(METHODS)}")
+    share, _, scope = rest.partition(":")
+    try:
+        percent = float(share.rstrip("% "))
+    except ValueError:
+        percent = float("nan")
+    if not 0 <= percent <= MOST:
+        raise UserError(f"'{share}' is not a share to remove", "pruning", f"Write {name}:PERCENT, 0 to {MOST:g}")
+    if scope not in ("", "layer", "global"):
+        raise UserError(
+            f"'{scope}' is not a scope", "pruning", f"Write {name}:{percent:g} or {name}:{percent:g}:global"
+        )
+    return Pruning(name, percent, scope == "global")
+
+
+def check_pruning(text: str) -> str:
+    """Return a pruning in canonical form ("L1_filter:30%" -> "l1_filter:30"); 0 percent is "none".
+
+    Raises:
+        UserError: It is not a pruning.
+    """
+    pruning = parse_pruning(text)
+    if pruning is None or pruning.percent == 0:
+        return NONE
+    return f"{pruning.method}:{pruning.percent:.10g}" + (":global" if pruning.across_layers else "")
