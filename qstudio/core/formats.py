@@ -160,7 +160,7 @@ FORMATS: Registry[Format] = Registry(
         "apot",
         "Additive powers of two",
         "Sums of two powers of two: nearly as cheap as shifts, without their gap between the large levels.",
-        "x^ = mean + scale (p1 + p2) / max(p1 + p2), on (x - mean) / std; sign and b-1 bits of magnitude",
+        "x^ = mean + scale sign (p1 + p2) / max(p1 + p2), scale = max|x - mean| in the range; b-1 bits of magnitude",
         "Li et al., Additive Powers-of-Two Quantization, 2020",
         "levels",
         (3, 5),
@@ -192,7 +192,7 @@ FORMATS: Registry[Format] = Registry(
     Format(
         "kmeans",
         "Codebook (k-means)",
-        "Levels placed by the values themselves: the least squared error of any codebook of this size, found by Lloyd.",
+        "Levels placed by the values themselves, where Lloyd's iteration finds the least squared error.",
         "x^ = the nearest of 2^b means",
         "Lloyd, 1982; Han et al., Deep Compression, 2016",
         "levels",
