@@ -15,6 +15,12 @@ OPTIMIZERS: tuple[str, ...] = ("adam", "sgd")
 SCHEDULES: tuple[str, ...] = ("cosine", "constant")
 INITIAL_SCALES: tuple[str, ...] = ("best", "ptq", "formula")
 
+TRAINED_REFINEMENTS: tuple[str, ...] = ("fold",)
+"""Refinements that training takes over from the recipe; it replaces the others."""
+
+CHECKPOINT_FILE = "checkpoint.json"
+"""In a folder of checkpoints: how far the training is, and which files count."""
+
 
 @dataclass(frozen=True)
 class Training:

@@ -232,13 +232,13 @@ def test_a_closed_pipe_ends_quietly(model: str, tmp_path: Path) -> None:
 STOPPED = """
 import os, signal, sys
 import qstudio.quant.evaluate as evaluate
-import qstudio.quant.ptq as ptq
-whole = ptq.predict
+import qstudio.quant.outcome as outcome
+whole = outcome.predict
 def predict(*args, **kwargs):
     for _ in range({signals}):
         os.kill(os.getpid(), {number})
     return whole(*args, **kwargs)
-ptq.predict = predict
+outcome.predict = predict
 from qstudio.cli import main
 sys.exit(main({words!r}))
 """

@@ -20,7 +20,7 @@ def run_ptq(request: RunPtq, ctx: JobContext) -> RunResult:
     dataset = opened_dataset(request.data)
     calibration = None if request.calibration_data is None else opened_dataset(request.calibration_data)
 
-    from qstudio.quant.ptq import PtqOptions
+    from qstudio.quant.outcome import PtqOptions
     from qstudio.quant.ptq import run_ptq as run
 
     options = PtqOptions(

@@ -22,7 +22,7 @@ def train_qat(request: TrainQat, ctx: JobContext) -> TrainResult:
     dataset = opened_dataset(run.data)
     calibration = None if run.calibration_data is None else opened_dataset(run.calibration_data)
 
-    from qstudio.quant.ptq import PtqOptions
+    from qstudio.quant.outcome import PtqOptions
     from qstudio.quant.qat.run import run_qat
 
     options = PtqOptions(

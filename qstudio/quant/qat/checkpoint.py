@@ -25,10 +25,10 @@ from torch import Tensor
 
 from qstudio.core.affine import Encoding
 from qstudio.core.errors import UserError
-from qstudio.core.training import CurvePoint
+from qstudio.core.training import CHECKPOINT_FILE, CurvePoint
 from qstudio.quant.encodings import Encodings
 
-STATE = "checkpoint.json"
+STATE = CHECKPOINT_FILE
 _VERSION = 1
 
 

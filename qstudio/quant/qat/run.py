@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from dataclasses import replace
@@ -14,22 +13,20 @@ from qstudio.core.context import JobContext, SilentContext
 from qstudio.core.errors import UserError
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import RunResult
-from qstudio.core.training import Training, TrainResult
+from qstudio.core.training import TRAINED_REFINEMENTS, Training, TrainResult
 from qstudio.data.dataset import Dataset
 from qstudio.data.samples import choose_samples
 from qstudio.graph.load import LoadedModel
 from qstudio.quant.calibrate import activation_statistics
 from qstudio.quant.keep import samples_key
 from qstudio.quant.network import network_for
-from qstudio.quant.ptq import OnPhase, PtqOptions, check_network, versions
+from qstudio.quant.outcome import OnPhase, PtqOptions, data_hash, measure, versions
+from qstudio.quant.progress import RunProgress
+from qstudio.quant.ptq import check_network
 from qstudio.quant.qat.checkpoint import CheckpointFolder
-from qstudio.quant.qat.finish import measure
 from qstudio.quant.qat.samples import TrainingSamples
 from qstudio.quant.qat.train import OnPoint, Trainer
 from qstudio.quant.statistics import nonfinite_notes
-
-TRAINED_REFINEMENTS = ("fold",)
-"""Refinements that training takes over from the recipe; it replaces the others."""
 
 
 def run_qat(
@@ -64,7 +61,7 @@ def run_qat(
         resume: Continue from the checkpoint in that folder.
         further: Train what is missing; else measure the best epoch of the checkpoint.
         ctx: Told the progress; stops the run between batches.
-        on_phase: Told the result so far after "calibrate" and the phases of `qstudio.quant.qat.finish.measure`.
+        on_phase: Told the result so far after "calibrate" and the phases of `qstudio.quant.outcome.measure`.
         on_point: Told each point of the learning curve.
 
     Raises:
@@ -83,15 +80,15 @@ def run_qat(
         dataset, options.calibration_samples, options.eval_samples, options.seed, calibration_dataset
     )
     trained_on = TrainingSamples(network, dataset, calibration_dataset, training, options.seed, bool(training.distill))
+    steps = training.epochs * len(trained_on.trained) / max(len(samples.evaluation_indices), 1)
+    progress = RunProgress(ctx, options.measure_latency, recipe, steps)
     notes = [*network.notes, *samples.notes]
     if other:
         notes.append(f"training replaces the refinements {', '.join(other)}: they were left out")
-    data_hash = hashlib.sha256()
-    for part in (dataset, calibration_dataset):
-        data_hash.update(b"-" if part is None else f"{part.sha256}{part.preprocess!r}".encode())
+    data_sha256 = data_hash(dataset, calibration_dataset)
     identity = {
         "model": model.sha256,
-        "data": data_hash.hexdigest(),
+        "data": data_sha256,
         "recipe": recipe.sha256(),
         "seed": options.seed,
         "number of calibration samples": options.calibration_samples,
@@ -105,14 +102,14 @@ def run_qat(
             samples.calibration,
             samples.calibration_indices,
             samples_key(calibration_dataset or dataset, samples.calibration, samples.calibration_indices),
-            lambda done, total: ctx.report(done, total, "Collecting statistics"),
+            progress.part("calibrate"),
         )
         notes += nonfinite_notes(tuple(statistics.values()))
         result = RunResult(
             recipe=recipe,
             recipe_hash=recipe.sha256(),
             model_hash=model.sha256,
-            data_hash=data_hash.hexdigest(),
+            data_hash=data_sha256,
             seed=options.seed,
             device=options.device,
             calibration_samples=len(samples.calibration_indices),
@@ -122,11 +119,13 @@ def run_qat(
         )
         if on_phase is not None:
             on_phase("calibrate", result)
-        trainer = Trainer(network, trained_on, samples, statistics, recipe, training, ctx, on_point, folder)
+        within = progress.context("train")
+        trainer = Trainer(network, trained_on, samples, statistics, recipe, training, within, on_point, folder)
         with torch.enable_grad():
             trained = trainer.run(further=further)
         result = replace(result, seconds=time.perf_counter() - began)
-        result = measure(model, network, dataset, samples, trained, result, options, ctx, on_phase)
+        encodings, values = trained.encodings, trained.values
+        result = measure(model, network, dataset, samples, encodings, values, result, options, progress, on_phase)
     return TrainResult(
         run=result,
         training=training,
