@@ -17,8 +17,11 @@ from qstudio.session.data_words import data_spec
 from qstudio.session.options import RunOptions
 from qstudio.session.recipe_file import read_recipe
 
-BOTH_SIDES = {"bits": "bits", "symmetric": "symmetric", "calibration": "calibration"}
+BOTH_SIDES = {"bits": "bits", "symmetric": "symmetric", "calibration": "calibration", "format": "format"}
 """Short fields of --set that mean the weight's and the activation's."""
+
+WEIGHT_ONLY = ("granularity", "outliers")
+"""Short fields of --set that only weights have."""
 
 ASSIGNMENT = re.compile(r"(?P<glob>.+)\.(?P<field>[A-Za-z_-]+)=(?P<value>.*)", re.DOTALL)
 """Greedy: the last dot that is followed by a field and "=" splits, as layer names have dots of their own."""
@@ -102,6 +105,10 @@ def recipe_choices(arguments: Namespace) -> RecipeChoices:
         "activation_calibration": arguments.activation_calibration or both,
         "weight_symmetric": arguments.weight_symmetric,
         "activation_symmetric": arguments.activation_symmetric,
+        "weight_format": arguments.weight_format,
+        "activation_format": arguments.activation_format,
+        "weight_outliers": arguments.outliers,
+        "activation_dynamic": arguments.dynamic,
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     for name, value in given.items():
@@ -129,8 +136,10 @@ def _setting(text: str) -> Setting:
     value = match["value"].strip()
     if field in BOTH_SIDES:
         values: dict[str, Any] = {f"{side}_{BOTH_SIDES[field]}": value for side in ("weight", "activation")}
-    elif field == "granularity":
-        values = {"weight_granularity": value}
+    elif field in WEIGHT_ONLY:
+        values = {f"weight_{field}": value}
+    elif field == "dynamic":
+        values = {"activation_dynamic": value}
     elif field in FIELDS:
         values = {field: value}
     else:

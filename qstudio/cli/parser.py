@@ -46,11 +46,22 @@ the fields of --set:
   weight_granularity                    tensor, channel, group:N  (granularity)
   weight_calibration, activation_calibration  a method            (calibration: both)
   weight_clip, activation_clip          LOW,HIGH (calibration becomes manual)
+  weight_format, activation_format      a number format           (format: both)
+  weight_outliers                       percent kept in float     (outliers)
+  activation_dynamic                    true or false             (dynamic)
 
 Order: the recipe's default and rules, then options for the whole model, then --first-last-bits, then --set; of two
 --set that match one layer, the later wins."""
 
-CALIBRATIONS = "minmax, percentile[:PERCENT], mse, entropy, or a plug-in's"
+FORMAT_NAMES = (
+    "int (or int:full, int:onnxruntime, int:torch, int:aimet), bfp, binary, ternary, log, log2, pow2, apot, quadratic,"
+    " statistical, kmeans, nf4, fp16, bf16, fp8_e4m3, fp8_e5m2, or a plug-in's"
+)
+
+CALIBRATIONS = (
+    "minmax, moving_average[:CONSTANT], percentile[:PERCENT], tail_percentile[:PERCENT], mse, entropy, mean_std[:K],"
+    " lsq, or a plug-in's"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -173,6 +184,23 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="activations around zero, or with a zero point (default)",
+    )
+    group.add_argument("--weight-format", metavar="F", help=f"{FORMAT_NAMES} (default: int)")
+    group.add_argument(
+        "--activation-format",
+        metavar="F",
+        help="int, bfp, log, log2, pow2, fp16, bf16, fp8_e4m3 or fp8_e5m2 (default: int)",
+    )
+    group.add_argument(
+        "--outliers",
+        metavar="PERCENT",
+        help="share of each weight, the largest by magnitude, that stays float (default: 0)",
+    )
+    group.add_argument(
+        "--dynamic",
+        action="store_true",
+        default=None,
+        help="take activation ranges from the values at run time, batch by batch, instead of calibrating them",
     )
     group.add_argument(
         "--first-last-bits",

@@ -5,12 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from qstudio.core.affine import is_symmetric
+from qstudio.core.formats import format_of
 from qstudio.core.model_info import LayerInfo, ModelInfo
 from qstudio.core.recipe import LayerSettings
 from qstudio.core.scheme import Granularity, Scheme
 
 SCALE_BYTES = 4
 """A scale is a float32."""
+
+EXPONENT_BYTES = 1
+"""A scale that is a power of two is an exponent (E8M0)."""
+
+OUTLIER_BYTES = 8
+"""A weight kept in float: its int32 position and its float32 value."""
+
+
+def outlier_count(elements: int, percent: float) -> int:
+    """Return how many values of a weight stay float."""
+    return round(elements * percent / 100.0)
 
 
 def scale_count(shape: tuple[int | None, ...], channel_axis: int | None, granularity: Granularity) -> int:
@@ -25,13 +38,19 @@ def scale_count(shape: tuple[int | None, ...], channel_axis: int | None, granula
 
 
 def weight_bytes(shape: tuple[int | None, ...], channel_axis: int | None, scheme: Scheme) -> int:
-    """Return the packed bytes of a weight: codes, scales, and zero points where they are not all zero."""
+    """Return the packed bytes of a weight: codes, scales (or levels), zero points where not all zero, kept outliers."""
     elements = math.prod(int(n or 1) for n in shape)
     if scheme.is_float:
         return 4 * elements
-    scales = scale_count(shape, channel_axis, scheme.granularity)
-    zero_points = 0 if scheme.symmetric else -(-scales * scheme.bits // 8)
-    return -(-elements * scheme.bits // 8) + scales * SCALE_BYTES + zero_points
+    rows = scale_count(shape, channel_axis, scheme.granularity)
+    number_format, variant = format_of(scheme.format)
+    parameters = number_format.parameters if number_format.parameters >= 0 else 2**scheme.bits
+    shared_exponent = number_format.id == "bfp" or variant == "mx"
+    beside = rows * parameters * (EXPONENT_BYTES if shared_exponent else SCALE_BYTES)
+    if number_format.id == "int" and not is_symmetric(scheme):
+        beside += -(-rows * scheme.bits // 8)
+    kept = outlier_count(elements, scheme.outliers)
+    return -(-elements * scheme.bits // 8) + beside + kept * OUTLIER_BYTES
 
 
 def layer_bytes(layer: LayerInfo, settings: LayerSettings) -> int:
@@ -43,7 +62,7 @@ def layer_bytes(layer: LayerInfo, settings: LayerSettings) -> int:
     if layer.weight is not None:
         total += weight_bytes(layer.weight.shape, layer.weight.channel_axis, settings.weight_scheme())
     scheme = settings.activation_scheme()
-    if layer.activation is not None and not scheme.is_float:
+    if layer.activation is not None and scheme.is_affine and not scheme.is_float:
         total += SCALE_BYTES + -(-scheme.bits // 8)
     return total
 

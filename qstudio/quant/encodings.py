@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qstudio.core.affine import Encoding, encode
 from qstudio.core.calibration import find_range
+from qstudio.core.encodings import Other
 from qstudio.core.errors import UserError
+from qstudio.core.formats import format_of
 from qstudio.core.model_info import LayerInfo, SiteInfo
 from qstudio.core.recipe import Recipe
 from qstudio.core.scheme import Scheme
 from qstudio.core.statistics import SiteStatistics
+from qstudio.quant.other_encodings import other_activation_encoding, other_weight_encoding
 from qstudio.quant.placement import fixed_encoding
 from qstudio.quant.weight_ranges import weight_encoding
 
@@ -27,6 +30,8 @@ class Encodings:
     weights: dict[str, Encoding]
     schemes: dict[str, Scheme]
     """The scheme of every site by id, float ones too: as in the recipe, but outputs are not clipped."""
+    others: dict[str, Other] = field(default_factory=dict)
+    """What is not affine, weights and activations, by site id; these sites are in neither of the first two."""
 
 
 def encodings_for(
@@ -52,21 +57,30 @@ def encodings_for(
     activations: dict[str, Encoding] = {}
     weight_encodings: dict[str, Encoding] = {}
     schemes: dict[str, Scheme] = {}
+    others: dict[str, Other] = {}
     for layer in layers:
         site = layer.activation
         if site is not None and site.id not in schemes:
             scheme = activation_scheme(site, recipe)
             schemes[site.id] = scheme
-            if not scheme.is_float:
-                activations[site.id] = activation_encoding(scheme, site, statistics.get(site.id))
+            found = None if scheme.is_float else activation_encoding(scheme, site, statistics.get(site.id))
+            if isinstance(found, Encoding):
+                activations[site.id] = found
+            elif found is not None:
+                others[site.id] = found
         site = layer.weight
         if site is not None and site.id not in schemes:
             scheme = recipe.settings(site.layer).weight_scheme()
             schemes[site.id] = scheme
-            encoding = weight_encoding(scheme, site, weights[site.id])
-            if encoding is not None:
-                weight_encodings[site.id] = encoding
-    return Encodings(activations, weight_encodings, schemes)
+            if scheme.is_affine:
+                encoding = weight_encoding(scheme, site, weights[site.id])
+                if encoding is not None:
+                    weight_encodings[site.id] = encoding
+            else:
+                other = other_weight_encoding(scheme, site, weights[site.id])
+                if other is not None:
+                    others[site.id] = other
+    return Encodings(activations, weight_encodings, schemes, others)
 
 
 def activation_scheme(site: SiteInfo, recipe: Recipe) -> Scheme:
@@ -81,19 +95,25 @@ def activation_scheme(site: SiteInfo, recipe: Recipe) -> Scheme:
     return scheme
 
 
-def activation_encoding(scheme: Scheme, site: SiteInfo, statistics: SiteStatistics | None) -> Encoding:
+def activation_encoding(scheme: Scheme, site: SiteInfo, statistics: SiteStatistics | None) -> Encoding | Other:
     """Return the encoding of an activation site.
 
     Raises:
         UserError: Nothing is known of its values.
     """
-    fixed = fixed_encoding(site, scheme)
-    if fixed is not None:
-        return fixed
+    number_format, _ = format_of(scheme.format)
+    if number_format.family == "affine":
+        fixed = fixed_encoding(site, scheme)
+        if fixed is not None:
+            return fixed
+        if scheme.dynamic:
+            return other_activation_encoding(scheme, 0.0, 0.0)
     if statistics is None:
         raise UserError("there are no statistics of this tensor", site.id, "Collect activation statistics first")
     low, high = find_range(statistics.histogram, scheme)
-    return encode(scheme, low, high, None)
+    if number_format.family == "affine":
+        return encode(scheme, low, high, None)
+    return other_activation_encoding(scheme, low, high)
 
 
 def with_first_last_bits(recipe: Recipe, layers: Sequence[LayerInfo], bits: int) -> Recipe:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qstudio.core.affine import Encoding, fake_quantize
+from qstudio.core.affine import Encoding
+from qstudio.core.encodings import DynamicEncoding, Other, OutlierEncoding
+from qstudio.core.formats import format_of
 from qstudio.core.metrics import cosine, sqnr_db
 from qstudio.core.model_info import LayerInfo
 from qstudio.core.results import LayerResult
@@ -94,15 +96,14 @@ def _result(layer: LayerInfo, model: SimulatedModel, encodings: Encodings, sums:
     if layer.weight is not None:
         schemes.append(("weight", scheme_text(encodings.schemes[layer.weight.id])))
         values = model.float_value(layer.weight.id)
-        encoding = model.weights.get(layer.weight.id)
-        rounded = values if encoding is None else fake_quantize(values, encoding)
+        rounded = model.rounded_weight(layer.weight.id)
         weight_sqnr, weight_cosine = sqnr_db(values, rounded), cosine(values, rounded)
-        weight_range = None if encoding is None else _reach(encoding)
+        weight_range = _reach(model.weights.get(layer.weight.id) or model.others.get(layer.weight.id))
     output = None
     if layer.activation is not None:
         schemes.append(("activation", scheme_text(encodings.schemes[layer.activation.id])))
-        found = model.activations.get(layer.activation.id)
-        activation_range = None if found is None else _reach(found)
+        site = layer.activation.id
+        activation_range = _reach(model.activations.get(site) or model.others.get(site))
         output = sums[layer.activation.id]
     return LayerResult(
         layer.name,
@@ -117,15 +118,38 @@ def _result(layer: LayerInfo, model: SimulatedModel, encodings: Encodings, sums:
     )
 
 
-def _reach(encoding: Encoding) -> tuple[float, float]:
+def _reach(encoding: Encoding | Other | None) -> tuple[float, float] | None:
+    """Return the smallest and largest value that codes stand for; None where nothing says so beforehand."""
+    if isinstance(encoding, OutlierEncoding):
+        encoding = encoding.inner
+    if encoding is None or isinstance(encoding, DynamicEncoding):
+        return None
     return float(np.min(encoding.low)), float(np.max(encoding.high))
 
 
 def scheme_text(scheme: Scheme) -> str:
-    """Return a scheme in words: "int8 symmetric channel minmax", "uint8 asymmetric tensor mse", "float"."""
+    """Return a scheme in words: "int8 symmetric channel minmax", "uint8 asymmetric tensor mse", "nf4 channel minmax".
+
+    A convention follows the width ("int8:torch"); "+1% float" are outliers that are kept; "dynamic" stands where a
+    calibration would; what is not rounded is "float".
+    """
     if scheme.is_float:
         return "float"
-    signed = scheme.symmetric or scheme.kind == "weight"
-    symmetry = "symmetric" if scheme.symmetric else "asymmetric"
-    number = f"{'int' if signed else 'uint'}{format_bits(scheme.bits)}"
-    return f"{number} {symmetry} {scheme.granularity} {scheme.calibration}"
+    number_format, variant = format_of(scheme.format)
+    words = []
+    if number_format.id == "int":
+        signed = scheme.symmetric or scheme.kind == "weight"
+        words.append(f"{'int' if signed else 'uint'}{format_bits(scheme.bits)}{':' + variant if variant else ''}")
+        words.append("symmetric" if scheme.symmetric else "asymmetric")
+    elif number_format.bits[0] == number_format.bits[1]:
+        words.append(scheme.format)
+    else:
+        words.append(f"{scheme.format}/{format_bits(scheme.bits)}")
+    words.append(str(scheme.granularity))
+    if scheme.dynamic and number_format.family == "affine":
+        words.append("dynamic")
+    elif number_format.uses_range:
+        words.append(scheme.calibration)
+    if scheme.outliers:
+        words.append(f"+{scheme.outliers:g}% float")
+    return " ".join(words)

@@ -1,7 +1,8 @@
-"""Fake quantization in torch: plain ops, equal in value to `qstudio.core.affine.fake_quantize`."""
+"""Fake quantization in torch: plain ops, equal in value to `qstudio.core.affine` and `qstudio.core.rounding`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 from qstudio.core.affine import Encoding, spread
+from qstudio.core.encodings import DynamicEncoding, FloatEncoding, LevelEncoding
+from qstudio.core.float_formats import float_type
+from qstudio.core.rounding import dynamic_encoding
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,3 +68,53 @@ def make_quantizer(encoding: Encoding, shape: tuple[int, ...] | torch.Size, devi
 def fake_quantize(values: Tensor, encoding: Encoding) -> Tensor:
     """Return values rounded to the encoding's grid (for one-off use; keep a Quantizer where it is called often)."""
     return make_quantizer(encoding, values.shape, values.device)(values)
+
+
+Rounder = Callable[[Tensor], Tensor]
+"""Returns a tensor rounded, out of place."""
+
+_TORCH_TYPES = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8_e4m3": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+
+
+def make_rounder(encoding: LevelEncoding | FloatEncoding | DynamicEncoding, device: torch.device | str) -> Rounder:
+    """Return what rounds an activation whose encoding is not affine (per tensor)."""
+    if isinstance(encoding, DynamicEncoding):
+        return _DynamicRounder(encoding)
+    if isinstance(encoding, FloatEncoding):
+        return _float_rounder(encoding, device)
+    levels = torch.tensor(encoding.levels[0], device=device)
+    bounds = torch.tensor(encoding.bounds[0], device=device)
+
+    def nearest_level(values: Tensor) -> Tensor:
+        found = levels[torch.bucketize(values.contiguous(), bounds, right=True)]
+        return torch.where(torch.isnan(values), values, found)
+
+    return nearest_level
+
+
+def _float_rounder(encoding: FloatEncoding, device: torch.device | str) -> Rounder:
+    scale = torch.tensor(encoding.scale, device=device)
+    largest = float_type(encoding.format).largest
+    dtype = _TORCH_TYPES[encoding.format.partition(":")[0]]
+
+    def cast(values: Tensor) -> Tensor:
+        return (values / scale).clamp_(-largest, largest).to(dtype).to(torch.float32).mul_(scale)
+
+    return cast
+
+
+class _DynamicRounder:
+    """Takes the range of each batch; see `qstudio.core.encodings.DynamicEncoding`."""
+
+    def __init__(self, encoding: DynamicEncoding) -> None:
+        self._encoding = encoding
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return values rounded to the grid their own extremes give."""
+        ends = torch.stack(torch.aminmax(values)).cpu().numpy()
+        return fake_quantize(values, dynamic_encoding(ends, self._encoding))

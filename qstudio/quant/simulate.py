@@ -11,11 +11,13 @@ from torch import Tensor
 
 from qstudio.backends.qdq import adjust_weight_scales, bias_encodings
 from qstudio.core.affine import Encoding, fake_quantize
+from qstudio.core.encodings import DynamicEncoding, Other, OutlierEncoding
+from qstudio.core.rounding import round_values
 from qstudio.quant.encodings import Encodings
 from qstudio.quant.executor import Observe, Parameters
 from qstudio.quant.network import Network
 from qstudio.quant.ordered import OrderedLayer
-from qstudio.quant.quantizer import Quantizer, make_quantizer
+from qstudio.quant.quantizer import Rounder, make_quantizer, make_rounder
 
 
 class SimulatedModel:
@@ -44,6 +46,8 @@ class SimulatedModel:
     ) -> None:
         self.network = network
         self.activations: dict[str, Encoding] = encodings.activations
+        self.others: dict[str, Other] = encodings.others
+        """What is not affine, weights and activations, by site id."""
         self.weight_values = dict(weight_values or {})
         proto, layers = network.proto, network.layers
         self.weights: dict[str, Encoding] = adjust_weight_scales(
@@ -52,7 +56,7 @@ class SimulatedModel:
         self.biases: dict[str, Encoding] = bias_encodings(proto, layers, encodings.activations, self.weights)
         """Layer name to int32 encoding."""
         self.parameters: Parameters = self._parameters()
-        self.quantizers: dict[str, Quantizer] = self._quantizers()
+        self.quantizers: dict[str, Rounder] = self._quantizers()
         """ONNX tensor name to what rounds it."""
         self.ordered: dict[str, OrderedLayer] = self._ordered(threads) if ordered else {}
         """ONNX node to the layer that stands in for it."""
@@ -77,9 +81,14 @@ class SimulatedModel:
             weight = torch.tensor(np.asarray(self.float_value(site), np.float32), device=device)
             parameters[site] = make_quantizer(encoding, weight.shape, device)(weight)
         for layer in self.network.layers:
+            other = self.others.get(layer.weight.id) if layer.weight is not None else None
+            if layer.weight is not None and other is not None and not isinstance(other, DynamicEncoding):
+                rounded = round_values(self.float_value(layer.weight.id), other)
+                parameters[layer.weight.id] = torch.tensor(rounded, device=device)
+        for layer in self.network.layers:
             if layer.bias is not None and layer.name in self.biases:
-                rounded = fake_quantize(self.float_value(layer.bias.id), self.biases[layer.name])
-                parameters[(layer.name, layer.bias.id)] = torch.tensor(rounded, device=device)
+                bias = fake_quantize(self.float_value(layer.bias.id), self.biases[layer.name])
+                parameters[(layer.name, layer.bias.id)] = torch.tensor(bias, device=device)
         return parameters
 
     def _ordered(self, threads: int) -> dict[str, OrderedLayer]:
@@ -101,12 +110,24 @@ class SimulatedModel:
         values = self.weight_values.get(initializer)
         return self.network.value(initializer) if values is None else np.asarray(values, np.float32)
 
-    def _quantizers(self) -> dict[str, Quantizer]:
+    def rounded_weight(self, site: str) -> NDArray[np.float32]:
+        """Return a weight as the model computes with it; a float weight as it is."""
+        values = self.float_value(site)
+        encoding, other = self.weights.get(site), self.others.get(site)
+        if encoding is not None:
+            return fake_quantize(values, encoding)
+        return values if other is None or isinstance(other, DynamicEncoding) else round_values(values, other)
+
+    def _quantizers(self) -> dict[str, Rounder]:
         device = self.network.executor.device
-        found: dict[str, Quantizer] = {}
+        found: dict[str, Rounder] = {}
         for site in self.network.activation_sites:
-            encoding = self.activations.get(site.id)
+            encoding, other = self.activations.get(site.id), self.others.get(site.id)
+            quantizer: Rounder | None = None
             if encoding is not None:
                 quantizer = make_quantizer(encoding, (), device)
+            elif other is not None and not isinstance(other, OutlierEncoding):
+                quantizer = make_rounder(other, device)
+            if quantizer is not None:
                 found.update(dict.fromkeys(site.quantized_at or (site.id,), quantizer))
         return found

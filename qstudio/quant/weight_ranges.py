@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -34,12 +35,25 @@ def weight_encoding(scheme: Scheme, site: SiteInfo, values: NDArray[np.floating]
     """
     if scheme.is_float:
         return None
+    if site.channel_axis is None or np.ndim(values) < 2:
+        scheme = replace(scheme, granularity=TENSOR)
+    low, high = weight_range(scheme, site, values)
+    return encode(scheme, low, high, site.channel_axis)
+
+
+def weight_range(scheme: Scheme, site: SiteInfo, values: NDArray[np.floating]) -> Ends:
+    """Return the range of a weight as its calibrator finds it: (low, high), each [], [C] or [C, G].
+
+    Args:
+        scheme: The weight's scheme, tensor granularity where the weight has no channels.
+        site: The weight's site.
+        values: The weight in float32; NaN and infinities count as 0.
+    """
     finite = np.nan_to_num(np.asarray(values, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    granularity = scheme.granularity if site.channel_axis is not None and finite.ndim > 1 else TENSOR
-    if granularity.kind == "tensor":
+    if scheme.granularity.kind == "tensor":
         low, high = find_range(histogram_of(finite), scheme)
-        return encode(scheme, low, high, None)
-    groups = as_groups(finite, granularity, site.channel_axis or 0)
+        return np.asarray(low, np.float64), np.asarray(high, np.float64)
+    groups = as_groups(finite, scheme.granularity, site.channel_axis or 0)
     rows = np.ascontiguousarray(groups.reshape(-1, groups.shape[-1]))
     name, _, parameter = scheme.calibration.partition(":")
     method = _METHODS.get(name)
@@ -48,7 +62,7 @@ def weight_encoding(scheme: Scheme, site: SiteInfo, values: NDArray[np.floating]
     else:  # a plug-in knows histograms only
         lows, highs = np.array([find_range(histogram_of(row), scheme) for row in rows], np.float64).T
     shape = groups.shape[:-1]
-    return encode(scheme, lows.reshape(shape), highs.reshape(shape), site.channel_axis)
+    return lows.reshape(shape), highs.reshape(shape)
 
 
 def _minmax(rows: Rows, scheme: Scheme, parameter: float | None) -> Ends:

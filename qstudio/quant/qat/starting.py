@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from qstudio.core.affine import Encoding, as_groups, encode, fake_quantize, integer_range
+from qstudio.core.errors import UserError
 from qstudio.core.model_info import SiteInfo
 from qstudio.core.recipe import LayerSettings, Recipe, Rule
 from qstudio.core.scheme import FLOAT_BITS, Scheme
@@ -19,6 +20,7 @@ from qstudio.data.dataset import Split
 from qstudio.quant.encodings import Encodings, encodings_for
 from qstudio.quant.evaluate import Report, feeds
 from qstudio.quant.executor import Parameters
+from qstudio.quant.layer_errors import scheme_text
 from qstudio.quant.network import Network
 from qstudio.quant.statistics import StatisticsCollector
 
@@ -65,9 +67,19 @@ def starting_encodings(
         statistics: Of the activations, by site.
         values: Weights by name; the network's own where one is missing.
         training: Method and choice of initial scales.
+
+    Raises:
+        UserError: A site has a format that is not integers.
     """
     weights = {site.id: np.asarray(values.get(site.id, network.value(site.id))) for site in network.weight_sites}
     encodings = encodings_for(network.layers, recipe, statistics, weights)
+    if encodings.others:
+        site = next(iter(encodings.others))
+        raise UserError(
+            f"training learns the scales of integers, and {scheme_text(encodings.schemes[site])} has none",
+            site,
+            "Choose the format int without outliers and with a static range, or leave it in float",
+        )
     if training.method not in ("lsq", "lsq+") or training.initial_scales == "ptq":
         return encodings
     started = dict(encodings.weights)

@@ -14,7 +14,7 @@ from torch import Tensor
 from qstudio.core.affine import Encoding
 from qstudio.core.model_info import LayerInfo
 from qstudio.quant.network import Network
-from qstudio.quant.quantizer import Quantizer, make_quantizer
+from qstudio.quant.quantizer import Rounder, make_quantizer
 from qstudio.quant.refine.reconstruct import Problem
 from qstudio.quant.refine.soft_rounding import on_grid
 from qstudio.quant.refine.step_size import LearnedStep
@@ -37,7 +37,7 @@ class RefineState:
         self.weights: dict[str, Encoding] = dict(simulated.weights)
         self.values: dict[str, NDArray[np.float32]] = dict(refined.weight_values)
         self.parameters: dict[str | tuple[str, str], Tensor] = dict(simulated.parameters)
-        self.quantizers: dict[str, Quantizer] = dict(simulated.quantizers)
+        self.quantizers: dict[str, Rounder] = dict(simulated.quantizers)
         self.rounded = set(refined.rounded)
         self.notes: list[str] = []
         users = Counter(layer.weight.id for layer in network.layers if layer.weight is not None)
@@ -85,7 +85,7 @@ class RefineState:
         present = {*unit.tensors.values(), *(step.tensor for step in read)}
         found: dict[str, LearnedStep] = {}
         of_site: dict[str, LearnedStep] = {}
-        for tensor in sorted(t for t in present if t in self.quantizers):
+        for tensor in sorted(t for t in present if t in self.quantizers and self.site_at[t].id in self.activations):
             site = self.site_at[tensor]
             if site.id not in of_site:
                 inside = set(site.quantized_at or (site.id,)) <= present and self._only_read_in(unit, site.members)

@@ -17,17 +17,24 @@ from PySide6.QtWidgets import (
 )
 
 from qstudio.core.calibration import CALIBRATORS
-from qstudio.core.recipe import LayerSettings, ResolvedLayer
-from qstudio.core.scheme import FLOAT_BITS, Granularity, format_bits
+from qstudio.core.formats import format_of
+from qstudio.core.recipe import MOST_OUTLIERS, LayerSettings, ResolvedLayer
+from qstudio.core.scheme import FLOAT_BITS, Granularity, Scheme, format_bits
 from qstudio.session.readout import Readout, Side
+from qstudio.ui.inspector.format_row import FormatRow
 from qstudio.ui.inspector.labels import ThemedLabel
 from qstudio.ui.inspector.segments import Segment, Segments
 from qstudio.ui.text import NO_VALUE, tr
 from qstudio.ui.theme import Palette, theme
 
-BIT_CHOICES = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
+BIT_CHOICES = (1, 2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
 
 DEFAULT_GROUP = 32
+
+OUTLIER_WORDS = tr(
+    "Percent of the weights, the largest by magnitude, that stay float32 (8 bytes each: position and value). "
+    "The others then need a smaller range"
+)
 
 NO_CLIP = -1e9
 """The number boxes' lowest value, shown as an en-dash: there is no range."""
@@ -68,13 +75,14 @@ class SchemeControls(QWidget):
         self._grid.setHorizontalSpacing(theme().px(8))
         self._grid.setVerticalSpacing(theme().px(5))
         self._grid.setColumnStretch(1, 1)
+        self.format = FormatRow(side, self)
         self.bits = Segments(
             tr("Bits"),
             tuple(
                 Segment(
                     bits,
                     "F" if bits == FLOAT_BITS else format_bits(bits),
-                    tr("Leave it in float32") if bits == FLOAT_BITS else f"{bits} {tr('bits for each code')}",
+                    tr("Leave it in float32") if bits == FLOAT_BITS else _bit_words(bits),
                 )
                 for bits in BIT_CHOICES
             ),
@@ -103,6 +111,24 @@ class SchemeControls(QWidget):
         if side == "activation":  # always one scale for the tensor: nothing to choose
             self.granularity.hide()
             self.group_size.hide()
+        self.dynamic = Segments(
+            tr("Scale"),
+            (
+                Segment(False, tr("Static"), tr("The range is calibrated before: the fastest to run")),
+                Segment(
+                    True,
+                    tr("Dynamic"),
+                    tr("The range of each batch's own values, at run time: no calibration, slower. Integers only"),
+                ),
+            ),
+            self,
+        )
+        self.outliers = PlainSpinBox()
+        if side == "weight":
+            self.dynamic.hide()
+        else:
+            self.outliers.hide()
+            self.outliers.setParent(self)
         self.calibration = QComboBox()
         self.parameter = PlainSpinBox()
         self.clip_low, self.clip_high = PlainSpinBox(), PlainSpinBox()
@@ -117,6 +143,7 @@ class SchemeControls(QWidget):
         self.group_size.setFixedWidth(theme().px(64))
 
     def _build(self) -> None:
+        self._add("format", tr("Format"), self.format, tr("What values the codes can stand for"))
         self._add("bits", tr("Bits"), self.bits, tr("Width of each code; fewer bits are smaller and coarser"))
         self._add("symmetric", tr("Range"), self.symmetry, tr("Whether the range mirrors around zero"))
         if self.side == "weight":
@@ -158,6 +185,20 @@ class SchemeControls(QWidget):
             _beside(self.clip_low, self.clip_high, equal=True),
             tr("Values beyond these ends are clipped; zero always stays inside"),
         )
+        if self.side == "weight":
+            self.outliers.setRange(0.0, MOST_OUTLIERS)
+            self.outliers.setSingleStep(0.5)
+            self.outliers.setSuffix(" %")
+            self.outliers.setKeyboardTracking(False)
+            self.outliers.setAccessibleName(tr("Outliers kept in float, percent"))
+            self.outliers.valueChanged.connect(self._on_outliers)
+            self._add("outliers", tr("Outliers"), self.outliers, OUTLIER_WORDS)
+        else:
+            self._add(
+                "dynamic", tr("Scale"), self.dynamic, tr("Whether the range is known before or taken at run time")
+            )
+            self.dynamic.chosen.connect(self._on_dynamic)
+        self.format.chosen.connect(self._on_format)
         self.bits.chosen.connect(self._on_bits)
         self.symmetry.chosen.connect(self._on_symmetry)
         self.granularity.chosen.connect(self._on_granularity)
@@ -193,8 +234,12 @@ class SchemeControls(QWidget):
         """
         self._loading = True
         settings = resolved.settings
-        bits = int(self._value(settings, "bits"))
+        scheme = settings.weight_scheme() if self.side == "weight" else settings.activation_scheme()
+        bits = scheme.bits
         self.bits.set_value(bits, format_bits(bits))
+        self.format.show_format(scheme.format, blocked.get(f"{self.side}_format", ""))
+        self.outliers.setValue(scheme.outliers)
+        self.dynamic.set_value(scheme.dynamic)
         self.symmetry.set_value(bool(self._value(settings, "symmetric")))
         if self.side == "weight":
             granularity: Granularity = settings.weight_granularity
@@ -213,7 +258,7 @@ class SchemeControls(QWidget):
             full = f"{self.side}_{field}"
             source = "set" if field == "clip" and name == "manual" else resolved.source(full)
             self._show_origin(origin, source, full in mixed)
-        self._block(blocked, bits == FLOAT_BITS, takes_number, readout is None)
+        self._block(blocked, scheme, takes_number, readout is None)
         self._loading = False
         self.show_clip(readout.clip if readout is not None else None)
 
@@ -241,15 +286,33 @@ class SchemeControls(QWidget):
         button.setToolTip(words)
         button.setAccessibleName(words)
 
-    def _block(self, blocked: dict[str, str], is_float: bool, has_parameter: bool, unknown: bool) -> None:
+    def _block(self, blocked: dict[str, str], scheme: Scheme, has_parameter: bool, unknown: bool) -> None:
         no_range = tr("The range is not known yet: statistics are missing") if unknown else ""
+        is_float = scheme.is_float
         floating = tr("The values stay in float: choose bits first") if is_float else ""
+        number_format, _ = format_of(scheme.format)
+        of_format = {
+            "symmetric": "" if number_format.uses_symmetry else tr("Only integers choose this"),
+            "granularity": "" if number_format.parameters else tr("This format has no scale"),
+            "calibration": "" if number_format.uses_range else tr("This format finds its levels without a range"),
+            "dynamic": "" if number_format.family == "affine" else tr("Only integers take their range at run time"),
+        }
+        if scheme.dynamic and number_format.family == "affine":
+            of_format["calibration"] = tr("The range is taken at run time")
+        of_format["clip"] = of_format["calibration"]
+        least, most = number_format.bits
         group = "" if self.granularity.value == "group" else tr("Choose Group first")
 
         def reason(field: str) -> str:
-            return blocked.get(f"{self.side}_{field}", "") or floating
+            return blocked.get(f"{self.side}_{field}", "") or floating or of_format.get(field, "")
 
         self.bits.set_blocked(blocked.get(f"{self.side}_bits", ""))
+        if not blocked.get(f"{self.side}_bits", ""):
+            for bits in BIT_CHOICES:
+                if bits != FLOAT_BITS and not least <= bits <= most:
+                    width = f"{least}" if least == most else f"{least} {tr('to')} {most}"
+                    self.bits.block(bits, f"{tr(number_format.title)}: {width} {tr('bits')}")
+        self.dynamic.set_blocked(reason("dynamic"))
         self.symmetry.set_blocked(reason("symmetric"))
         self.granularity.set_blocked(reason("granularity"))
         for widget, why, words in (
@@ -260,6 +323,7 @@ class SchemeControls(QWidget):
                 reason("calibration") or ("" if has_parameter else tr("Only the percentile takes a number")),
                 tr("Percent of the values that are kept"),
             ),
+            (self.outliers, reason("outliers"), OUTLIER_WORDS),
             (self.clip_low, reason("clip") or no_range, tr("Lower end of the range; typing sets it by hand")),
             (self.clip_high, reason("clip") or no_range, tr("Upper end of the range; typing sets it by hand")),
         ):
@@ -274,6 +338,15 @@ class SchemeControls(QWidget):
     def _choose(self, field: str, value: Any) -> None:
         if not self._loading:
             self.field_chosen.emit((f"{self.side}_{field}", value))
+
+    def _on_format(self, text: str) -> None:
+        self._choose("format", text)
+
+    def _on_outliers(self, percent: float) -> None:
+        self._choose("outliers", percent)
+
+    def _on_dynamic(self, value: bool) -> None:
+        self._choose("dynamic", value)
 
     def _on_bits(self, value: int) -> None:
         self._choose("bits", value)
@@ -314,6 +387,10 @@ class SchemeControls(QWidget):
                 if field == "clip":
                     names = ("calibration", "clip")
                 self.reset_requested.emit(tuple(f"{self.side}_{name}" for name in names))
+
+
+def _bit_words(bits: int) -> str:
+    return tr("1 bit for each code") if bits == 1 else f"{bits} {tr('bits for each code')}"
 
 
 def _beside(first: QWidget, second: QWidget, equal: bool = False) -> QWidget:

@@ -76,6 +76,11 @@ class Segments(QWidget):
                 button.setProperty("help", button.toolTip())
             button.setToolTip(reason or str(button.property("help")))
 
+    def block(self, value: Any, reason: str) -> None:
+        """Disable one button and say why; `set_blocked` comes first and sets all of them."""
+        self._buttons[value].setEnabled(False)
+        self._buttons[value].setToolTip(reason)
+
     def _on_clicked(self, button: QAbstractButton) -> None:
         for value, known in self._buttons.items():
             if known is button and value != self.value:

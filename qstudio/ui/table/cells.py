@@ -106,6 +106,10 @@ class CellMaker:
         if reason:
             return Cell(NO_VALUE, reason, muted=True)
         value = getattr(resolved.settings, field)
+        if field == "weight_bits":
+            value = resolved.settings.weight_scheme().bits  # some formats have one width, whatever was asked
+        elif field == "activation_bits":
+            value = resolved.settings.activation_scheme().bits
         text = value_text(field, value)
         source = resolved.source(field)
         key = float(value) if isinstance(value, bool | int) else text

@@ -7,6 +7,7 @@ from typing import Any
 
 from qstudio.core.calibration import CALIBRATORS
 from qstudio.core.errors import UserError
+from qstudio.core.formats import FORMATS, format_of, title_of
 from qstudio.core.model_info import LayerInfo
 from qstudio.core.recipe import FIELDS
 from qstudio.core.scheme import FLOAT_BITS, Granularity, format_bits
@@ -14,7 +15,7 @@ from qstudio.session.options import Notice
 from qstudio.session.session import Session
 from qstudio.ui.text import tr
 
-BITS: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
+BITS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 16, FLOAT_BITS)
 GRANULARITIES: tuple[Granularity, ...] = (
     Granularity("tensor"),
     Granularity("channel"),
@@ -43,7 +44,26 @@ FIELD_TITLES: dict[str, str] = {
     "activation_symmetric": "activation symmetry",
     "activation_calibration": "activation calibration",
     "activation_clip": "activation clip range",
+    "weight_format": "weight format",
+    "weight_outliers": "weight outliers",
+    "activation_format": "activation format",
+    "activation_dynamic": "activation scale",
+    "pruning": "pruning",
 }
+
+OUTLIERS: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+"""Percent of a weight kept in float that is offered with one click."""
+
+PRUNINGS: tuple[str, ...] = (
+    "none",
+    "magnitude:30",
+    "magnitude:50",
+    "magnitude:70",
+    "l1_filter:20",
+    "l1_filter:40",
+    "l2_filter:20",
+    "l2_filter:40",
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +82,15 @@ def choices(field: str) -> tuple[Choice, ...]:
         return (Choice(True, value_text(field, True)), Choice(False, value_text(field, False)))
     if field.endswith("_granularity"):
         return tuple(Choice(value, value_text(field, value)) for value in GRANULARITIES)
+    if field.endswith("_format"):
+        side = field.partition("_")[0]
+        return tuple(Choice(name, value_text(field, name)) for name, item in FORMATS.items() if item.takes(side))
+    if field.endswith("_dynamic"):
+        return (Choice(False, value_text(field, False)), Choice(True, value_text(field, True)))
+    if field == "weight_outliers":
+        return tuple(Choice(value, value_text(field, value)) for value in OUTLIERS)
+    if field == "pruning":
+        return tuple(Choice(value, value_text(field, value)) for value in PRUNINGS)
     return tuple(Choice(value, value_text(field, value)) for value in CALIBRATIONS)
 
 
@@ -71,6 +100,12 @@ def value_text(field: str, value: Any) -> str:
         return format_bits(value)
     if field.endswith("_symmetric"):
         return tr("symmetric") if value else tr("asymmetric")
+    if field.endswith("_format"):
+        return tr(title_of(str(value)))
+    if field.endswith("_dynamic"):
+        return tr("dynamic") if value else tr("static")
+    if field == "weight_outliers":
+        return f"{value:g} %"
     if field.endswith("_granularity"):
         return tr("group of") + f" {value.group_size}" if value.kind == "group" else tr(value.kind)
     if field.endswith("_calibration"):
@@ -84,7 +119,7 @@ def not_applicable(layer: LayerInfo, field: str) -> str:
     """Return why a field does not apply to a layer, in words; empty when it does."""
     if layer.unsupported:
         return layer.unsupported
-    if field.startswith("weight"):
+    if field.startswith("weight") or field == "pruning":
         return "" if layer.weight is not None else tr("This layer has no weights")
     if layer.activation is None:
         if layer.shares_with:
@@ -114,8 +149,13 @@ def set_field(session: Session, layers: tuple[str, ...], field: str, value: Any)
         reason = not_applicable(model.layer(layers[0]), field) if layers else tr("Select a layer first")
         session.notice_posted.emit(Notice("info", f"{tr('Nothing was changed')}: {reason}."))
         return False
+    values = {field: value}
+    if field.endswith("_format"):
+        bits = f"{field.partition('_')[0]}_bits"
+        if any(getattr(session.settings(name), bits) == FLOAT_BITS for name in fitting):
+            values[bits] = format_of(str(value))[0].width(8)  # choosing a format means to leave float
     try:
-        session.set_layers(edit_label(field, value, fitting), fitting, **{field: value})
+        session.set_layers(edit_label(field, value, fitting), fitting, **values)
     except UserError as error:
         session.notice_posted.emit(Notice("warning", error.sentence()))
         return False
