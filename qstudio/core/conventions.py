@@ -36,21 +36,29 @@ def torch_scale_zero_point(low: Ends, high: Ends, qmin: int, qmax: int, symmetri
 
 
 def aimet_scale_zero_point(low: Ends, high: Ends, qmin: int, qmax: int, symmetric: bool) -> ScaleZeroPoint:
-    """Return what AIMET's min-max encoding analyser computes, in float64.
+    """Return what aimet_torch's (AIMET 2) MinMaxEncodingAnalyzer and affine quantizer compute, in float32 like them.
 
-    Symmetric: s = max(rmax / qmax, -rmin / -qmin), z = 0, so that neither end saturates. Asymmetric:
-    s = (rmax - rmin) / (qmax - qmin), z = qmin - round(rmin / s).
+    Symmetric: s = max(rmax / floor(n / 2), -rmin / ceil(n / 2)) with n = qmax - qmin steps, z = 0, so that neither end
+    saturates. Asymmetric: s = (rmax - rmin) / n, z = qmin - round(rmin / s). A range whose steps would be below 2^-23
+    is widened by n steps of that size, upward where asymmetric.
     """
-    rmin = np.minimum(np.asarray(low, np.float64), 0.0)
-    rmax = np.maximum(np.asarray(high, np.float64), 0.0)
+    steps = qmax - qmin
+    above, below = np.float32(steps // 2), np.float32(steps - steps // 2)
+    rmin = np.minimum(np.asarray(low, np.float32), np.float32(0))
+    rmax = np.maximum(np.asarray(high, np.float32), np.float32(0))
+    with np.errstate(over="ignore"):
+        narrow = (rmax - rmin) / np.float32(steps) < TORCH_EPSILON
+        if symmetric:
+            rmax = rmax + np.where(narrow, above * TORCH_EPSILON, np.float32(0))
+            rmin = rmin - np.where(narrow, below * TORCH_EPSILON, np.float32(0))
+            delta = np.maximum(rmax / above, -rmin / below)
+            rmin, rmax = np.maximum(-below * delta, -_LARGEST), np.minimum(above * delta, _LARGEST)
+        else:
+            rmax = rmax + np.where(narrow, np.float32(steps) * TORCH_EPSILON, np.float32(0))
+        scale = np.asarray(np.minimum((rmax - rmin) / np.float32(steps), _LARGEST), np.float32)
     if symmetric:
-        exact = np.maximum(rmax / max(qmax, 1), rmin / qmin)
-        scale = np.where(exact > _TINY, exact, 1.0).astype(np.float32)
         return scale, np.zeros(scale.shape, np.int32)
-    exact = (rmax - rmin) / (qmax - qmin)
-    exact = np.where(exact > _TINY, exact, 1.0)
-    zero = np.clip(qmin - np.rint(rmin / exact), qmin, qmax)
-    return exact.astype(np.float32), zero.astype(np.int32)
+    return scale, np.asarray(np.clip(qmin - np.rint(rmin / scale), qmin, qmax), np.int32)
 
 
 def block_floating_point(low: Ends, high: Ends, qmin: int, qmax: int, symmetric: bool) -> ScaleZeroPoint:
@@ -67,7 +75,7 @@ def block_floating_point(low: Ends, high: Ends, qmin: int, qmax: int, symmetric:
     return scale, np.zeros(scale.shape, np.int32)
 
 
-_TINY = float(np.finfo(np.float32).tiny)
+_LARGEST = np.finfo(np.float32).max
 
 CONVENTIONS: dict[str, Callable[[Ends, Ends, int, int, bool], ScaleZeroPoint]] = {
     "int:torch": torch_scale_zero_point,
