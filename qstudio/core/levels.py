@@ -65,8 +65,7 @@ def ternary(rows: Rows, valid: Valid, reach: Reach, bits: int) -> Levels:
     """Return -alpha, 0, alpha with alpha = E(|x| : |x| > D), D = 0.7 E|x| (Li et al., TWN, 2016)."""
     magnitude = np.abs(rows).astype(np.float64)
     threshold = 0.7 * _mean(magnitude, valid)
-    # The formula's own product decides, not a neighbour that rounding makes equal to it: no value is a tie.
-    edge = _at_least(threshold[:, None], np.array([True]), np.zeros((len(rows), 1)))
+    edge = _at_least(threshold[:, None], np.array([True]), threshold[:, None])
     above = (magnitude >= edge) if valid is None else (magnitude >= edge) & valid
     alpha = np.where(above, magnitude, 0.0).sum(axis=1) / np.maximum(above.sum(axis=1), 1)
     levels = np.stack([-alpha, np.zeros_like(alpha), alpha], axis=1).astype(np.float32)
