@@ -24,12 +24,15 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "Session",
+    "TrainResult",
+    "Training",
     "UserError",
     "__version__",
     "launch",
     "load_dataset",
     "open_model",
     "quantize",
+    "train",
 ]
 
 

@@ -15,8 +15,9 @@ from qstudio.core.errors import JobCancelled, UserError
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.recipe import LayerSettings, Recipe
 from qstudio.core.results import RunResult
+from qstudio.core.training import CurvePoint, Training, TrainResult
 from qstudio.engine.client import EngineClient
-from qstudio.engine.messages import DataSpec, JobState, OpenModel, Progress
+from qstudio.engine.messages import DataSpec, JobState, OpenModel, Progress, TrainQat
 from qstudio.session.data_words import data_words
 from qstudio.session.options import RunOptions
 from qstudio.session.session import Session as _Session
@@ -35,11 +36,14 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "Session",
+    "TrainResult",
+    "Training",
     "UserError",
     "launch",
     "load_dataset",
     "open_model",
     "quantize",
+    "train",
 ]
 
 _SPECS: WeakKeyDictionary[Any, DataSpec] = WeakKeyDictionary()
@@ -162,6 +166,81 @@ def quantize(
     return result
 
 
+def train(
+    model: str | os.PathLike[str] | ModelInfo,
+    data: str | os.PathLike[str] | DataSpec | Dataset,
+    recipe: Recipe | None = None,
+    training: Training | None = None,
+    *,
+    calibration_data: str | os.PathLike[str] | DataSpec | Dataset | None = None,
+    calibration_samples: int = 512,
+    eval_samples: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    export_path: str | os.PathLike[str] = "",
+    measure_latency: bool = True,
+    latency_batch: int = 1,
+    threads: int = 0,
+    checkpoints: str | os.PathLike[str] = "",
+    resume: bool = False,
+    further: bool = True,
+    on_point: Callable[[CurvePoint], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainResult:
+    """Train with quantizers and measure everything: what Train in the window and `qstudio train` do.
+
+    The training starts from the ranges of PTQ. The best epoch on a held-out part of the training samples is measured
+    and exported as `quantize` does it; the evaluation samples play no part in training.
+
+    Args:
+        model: A path, or what `open_model` returned.
+        data: Evaluation data, as for `quantize`; its training split is trained on.
+        recipe: All schemes; None = 8 bits everywhere. Of its refinements only "fold" is used.
+        training: Method, epochs, optimiser, schedule, loss, augmentation; None = LSQ, 20 epochs.
+        calibration_data: Other data for ranges and for training; None = the training split of `data`.
+        calibration_samples: Samples for ranges.
+        eval_samples: Samples for metrics; None = all.
+        seed: Chooses the samples, their order and their variation.
+        device: Where training and simulation run: "cpu", "cuda:0", "mps".
+        export_path: Where the QDQ model is kept; empty = it is measured and removed.
+        measure_latency: Whether float and exported model are timed.
+        latency_batch: Batch of the timing.
+        threads: Threads of onnxruntime; 0 = all cores.
+        checkpoints: Folder of the states after each epoch; empty = none are kept when the call ends.
+        resume: Go on from the checkpoint in that folder; everything else must be as it was.
+        further: Train what is missing; else measure the best epoch of the checkpoint.
+        on_point: Called with each point of the learning curve.
+        on_progress: Called about 20 times a second.
+
+    Returns:
+        The run in `run`, the curve, the best epoch.
+
+    Raises:
+        UserError: Model, data, recipe, training, options or checkpoint cannot be used.
+        RuntimeError: A fault of the program; the message holds the traceback.
+    """
+    options = RunOptions(
+        device=device,
+        calibration_samples=calibration_samples,
+        eval_samples=eval_samples,
+        seed=seed,
+        calibration_data=None if calibration_data is None else _spec(calibration_data),
+        measure_latency=measure_latency,
+        latency_batch=latency_batch,
+        threads=threads,
+    )
+    path = model.path if isinstance(model, ModelInfo) else os.fspath(model)
+    run = options.request(path, _spec(data), recipe if recipe is not None else Recipe(), os.fspath(export_path))
+    request = TrainQat(run, training if training is not None else Training(), os.fspath(checkpoints), resume, further)
+
+    def heard(value: object) -> None:
+        if on_point is not None and isinstance(value, CurvePoint):
+            on_point(value)
+
+    result: TrainResult = _ask(request, on_progress, heard)
+    return result
+
+
 def launch(
     module: torch.nn.Module | str | os.PathLike[str],
     example_input: torch.Tensor | tuple[torch.Tensor, ...] | None = None,
@@ -231,10 +310,14 @@ def export_module(
         ) from error
 
 
-def _ask(request: Any, on_progress: Callable[[Progress], None] | None = None) -> Any:
+def _ask(
+    request: Any,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_partial: Callable[[Any], None] | None = None,
+) -> Any:
     engine = _inline()
     try:
-        job = engine.wait(engine.submit(request, on_progress=on_progress))
+        job = engine.wait(engine.submit(request, on_progress=on_progress, on_partial=on_partial))
     finally:
         engine.close()
     if job.state is JobState.DONE:

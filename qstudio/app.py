@@ -15,6 +15,7 @@ from qstudio.engine.process_client import ProcessEngine
 from qstudio.session.data_words import add_data_options, data_spec
 from qstudio.session.options import Notice
 from qstudio.session.session import Session
+from qstudio.session.training import default_checkpoint_root
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -75,6 +76,7 @@ def run(arguments: list[str]) -> int:
     # The engine's process loads for a second or two; it starts before Qt is even imported.
     engine = ProcessEngine()
     session = Session(engine)
+    session.checkpoint_root = default_checkpoint_root()
     # Asked before there is a window: the model is being read while the window is being built.
     if options.model:
         session.open_model(options.model)

@@ -10,6 +10,7 @@ from qstudio.core.model_info import ModelInfo
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import RunResult
 from qstudio.engine.messages import DataSpec, JobState, Progress, RunPtq
+from qstudio.session.training import TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class Run:
     model_sha256: str = ""
     data_sha256: str = ""
     request: RunPtq | None = None
-    """Everything the engine was asked with; what a script needs to get the same numbers."""
+    """Everything the engine was asked with, apart from a training; what a script needs to get the same numbers."""
+    training: TrainingRecord | None = None
+    """What belongs to the training of a run that was trained; None after PTQ."""
 
     def answers(self, now: RunPtq, model: ModelInfo, dataset: DatasetInfo) -> bool:
         """Return whether asking `now` would only repeat this run.

@@ -10,10 +10,12 @@ from typing import Any
 from qstudio.core.dataset_types import DatasetInfo
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.results import RunResult
+from qstudio.core.training import CurvePoint, TrainResult
 from qstudio.engine.client import EngineClient, Job
-from qstudio.engine.messages import JobState, PtqPartial, RunPtq
+from qstudio.engine.messages import JobState, PtqPartial, RunPtq, TrainQat
 from qstudio.session.events import Event
 from qstudio.session.options import Run, RunOptions
+from qstudio.session.training import TrainingRecord, remove_checkpoint
 
 
 class Runs:
@@ -27,6 +29,8 @@ class Runs:
         self.all: tuple[Run, ...] = ()
         self.selected: int | None = None
         self.changed: Event[tuple[Run, ...]] = Event()
+        self.stopped: Event[Run] = Event()
+        """A run that ended before it was done."""
         self.selection_changed: Event[int | None] = Event()
 
     @property
@@ -41,22 +45,34 @@ class Runs:
                 return run
         raise KeyError(number)
 
-    def start(self, request: RunPtq, model: ModelInfo, dataset: DatasetInfo, options: RunOptions) -> Run:
-        """Record a run and ask the engine for it."""
+    def start(
+        self,
+        request: RunPtq | TrainQat,
+        model: ModelInfo,
+        dataset: DatasetInfo,
+        options: RunOptions,
+        curve: tuple[CurvePoint, ...] = (),
+    ) -> Run:
+        """Record a run and ask the engine for it; `curve` is what a training that goes on has behind it."""
+        training = None
+        asked = request.run if isinstance(request, TrainQat) else request
+        if isinstance(request, TrainQat):
+            training = TrainingRecord(request.training, curve, request.checkpoints)
         number = len(self.all) + 1
         run = Run(
             id=number,
             title=f"Run {number}",
             state=JobState.QUEUED,
             result=None,
-            model=request.model,
-            data=request.data.source,
+            model=asked.model,
+            data=asked.data.source,
             options=options,
             started=time.time(),
-            recipe_hash=request.recipe.sha256(),
+            recipe_hash=asked.recipe.sha256(),
             model_sha256=model.sha256,
             data_sha256=dataset.sha256,
-            request=request,
+            request=asked,
+            training=training,
         )
         self.all = (*self.all, run)
         self.changed.emit(self.all)
@@ -96,17 +112,27 @@ class Runs:
         if not job.state.is_final:  # the final state comes with the result, in one change
             self._change(number, state=job.state)
 
-    def _add_partial(self, number: int, value: PtqPartial) -> None:
-        self._change(number, result=value.result, phase=value.phase)
+    def _add_partial(self, number: int, value: PtqPartial | CurvePoint) -> None:
+        training = self.find(number).training
+        if isinstance(value, PtqPartial):
+            self._change(number, result=value.result, phase=value.phase)
+        elif training is not None:
+            self._change(number, training=training.with_point(value))
 
     def _finish(self, number: int, job: Job) -> None:
         run = self.find(number)
-        result = job.value if isinstance(job.value, RunResult) else run.result
+        training, result = run.training, run.result
+        if isinstance(job.value, TrainResult) and training is not None:
+            training, result = training.with_result(job.value), job.value.run
+            remove_checkpoint(training.folder)
+        elif isinstance(job.value, RunResult):
+            result = job.value
         self._jobs.pop(number, None)
         self._change(
             number,
             state=job.state,
             result=result,
+            training=training,
             progress=None,
             error=job.error.sentence() if job.error else "",
         )
@@ -114,3 +140,4 @@ class Runs:
             self.select(number)
         else:
             self._tell(job, f"{run.title} stopped")
+            self.stopped.emit(self.find(number))

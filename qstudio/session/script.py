@@ -6,11 +6,17 @@ import os
 import pprint
 from dataclasses import fields
 
+from qstudio.core.training import Training
 from qstudio.engine.messages import DataSpec, RunPtq
 
 
-def python_script(request: RunPtq) -> str:
-    """Return a script for a fresh Python with QStudio installed; every option that changes a number is spelled out."""
+def python_script(request: RunPtq, training: Training | None = None) -> str:
+    """Return a script for a fresh Python with QStudio installed; every option that changes a number is spelled out.
+
+    Args:
+        request: The run.
+        training: How it was trained; None for PTQ.
+    """
     recipe = pprint.pformat(request.recipe.to_json(), width=100, sort_dicts=False)
     options = {
         "calibration_samples": request.calibration_samples,
@@ -26,17 +32,24 @@ def python_script(request: RunPtq) -> str:
         repr(_full(request.model)),
         _data(request.data),
         "recipe",
+        *(["training"] if training is not None else []),
         *([f"calibration_data={_data(request.calibration_data)}"] if request.calibration_data else []),
         *(f"{name}={value!r}" for name, value in options.items()),
     ]
     lines = "".join(f"    {argument},\n" for argument in arguments)
+    shown = 'for name in ("float", "simulated", "exported", "parity", "size_bytes", "latency_ms"):\n'
+    head = f"recipe = qstudio.Recipe.from_json(\n{_indent(recipe)}\n)\n"
+    if training is None:
+        return (
+            '"""Made by QStudio: quantizes, measures and prints one run."""\n\n'
+            f"import qstudio\n\n{head}result = qstudio.quantize(\n{lines})\n{shown}"
+            "    print(name, getattr(result, name))\n"
+        )
+    settings = "".join(f"    {f.name}={getattr(training, f.name)!r},\n" for f in fields(training))
     return (
-        '"""Made by QStudio: quantizes, measures and prints one run."""\n\n'
-        "import qstudio\n\n"
-        f"recipe = qstudio.Recipe.from_json(\n{_indent(recipe)}\n)\n"
-        f"result = qstudio.quantize(\n{lines})\n"
-        'for name in ("float", "simulated", "exported", "parity", "size_bytes", "latency_ms"):\n'
-        "    print(name, getattr(result, name))\n"
+        '"""Made by QStudio: trains with quantizers, measures and prints one run."""\n\n'
+        f"import qstudio\n\n{head}training = qstudio.Training(\n{settings})\nresult = qstudio.train(\n{lines})\n"
+        f"{shown}    print(name, getattr(result.run, name))\n"
     )
 
 

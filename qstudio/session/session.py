@@ -14,32 +14,34 @@ from qstudio.core.recipe import FIELDS, LayerSettings, Recipe
 from qstudio.core.results import Device, Metrics
 from qstudio.core.size import quantized_bytes
 from qstudio.core.statistics import SiteStatistics
+from qstudio.core.training import Training
 from qstudio.engine.client import EngineClient, Job
 from qstudio.engine.messages import (
-    ActivationStatistics,
     DataSpec,
-    FloatAccuracy,
     JobState,
-    LayerPreview,
     ListDevices,
-    LookAtSamples,
     OpenDataset,
     OpenModel,
     RunPtq,
     SamplePage,
+    TrainQat,
     WeightPreview,
-    WeightStatistics,
 )
 from qstudio.session.events import Event
 from qstudio.session.history import History
+from qstudio.session.measurements import SLOTS, Measurements
 from qstudio.session.options import Notice, Run, RunOptions
 from qstudio.session.recipe_file import read_recipe, write_recipe
 from qstudio.session.runs import Runs
 from qstudio.session.script import python_script
+from qstudio.session.training import (
+    Checkpoint,
+    checkpoint_folder,
+    prune_checkpoints,
+    read_checkpoint,
+    remove_checkpoint,
+)
 from qstudio.session.work import Work
-
-MEASUREMENTS = ("samples", "float", "activations")
-"""Slots of what is measured by itself once model and data are open."""
 
 
 class Session:
@@ -52,6 +54,7 @@ class Session:
         self._engine = engine
         self._history = History(Recipe())
         self._work = Work(engine)
+        self._measured = measured = Measurements(self._work, self._tell)
         self._runs = Runs(engine, self._tell)
         self.model: ModelInfo | None = None
         self.opening: str = ""
@@ -63,13 +66,10 @@ class Session:
         self.options = RunOptions()
         self.selection: tuple[str, ...] = ()
         """Names of the selected layers; the first is the one the inspector shows."""
-        self.weight_statistics: dict[str, SiteStatistics] = {}
-        self.activation_statistics: dict[str, SiteStatistics] = {}
-        self.previews: dict[str, WeightPreview] = {}
-        """Exact weight quantization by layer, for the scheme named inside."""
-        self.float_metrics: Metrics | None = None
-        self._float_is_final = False
-        self.sample_page: SamplePage | None = None
+        self.training = Training()
+        """How a training is asked for, besides recipe and options."""
+        self.checkpoint_root = ""
+        """Where the checkpoints of trainings are kept until they are done; empty = only while they run."""
         self.devices: tuple[Device, ...] = ()
         self.saved_recipe: Recipe = self._history.recipe
         """The recipe as it was last opened, saved or loaded: what differs from it is not saved yet."""
@@ -77,20 +77,22 @@ class Session:
         self.dataset_changed: Event[DatasetInfo | None] = Event()
         self.recipe_changed: Event[Recipe] = Event()
         self.selection_changed: Event[tuple[str, ...]] = Event()
-        self.statistics_changed: Event[str] = Event()
+        self.statistics_changed: Event[str] = measured.statistics_changed
         """"weights" or "activations"."""
-        self.preview_changed: Event[str] = Event()
+        self.preview_changed: Event[str] = measured.preview_changed
         """Name of the layer whose exact preview arrived."""
-        self.float_metrics_changed: Event[Metrics | None] = Event()
-        self.samples_changed: Event[SamplePage | None] = Event()
+        self.float_metrics_changed: Event[Metrics | None] = measured.float_metrics_changed
+        self.samples_changed: Event[SamplePage | None] = measured.samples_changed
         self.devices_changed: Event[tuple[Device, ...]] = Event()
         self.options_changed: Event[RunOptions] = Event()
+        self.training_changed: Event[Training] = Event()
         self.runs_changed: Event[tuple[Run, ...]] = self._runs.changed
         self.run_selected: Event[int | None] = self._runs.selection_changed
         self.work_changed: Event[tuple[Job, ...]] = self._work.changed
         """Background jobs (opening, statistics, float accuracy) that are not final, with their progress."""
         self.notice_posted: Event[Notice] = Event()
         self.log_added: Event[str] = Event()
+        self._runs.stopped.connect(self._on_run_stopped)
         engine.on_log = self._on_log
         engine.on_process_died = self._on_process_died
 
@@ -107,9 +109,9 @@ class Session:
             self._tell(job, "The model was not opened")
             return
         data = self._opening_data or self.data_spec
-        self._work.cancel("weights", "dataset", *MEASUREMENTS)
+        self._work.cancel("weights", "dataset", *SLOTS)
         self.model = job.value
-        self.weight_statistics, self.previews = {}, {}
+        self._measured.forget_model(job.value)
         self._history = History(Recipe())
         self.saved_recipe = self._history.recipe
         self.selection = tuple(layer.name for layer in self.model.weighted_layers[:1])
@@ -117,20 +119,9 @@ class Session:
         self.model_changed.emit(self.model)
         self.recipe_changed.emit(self.recipe)
         self.selection_changed.emit(self.selection)
-        self._work.submit("weights", WeightStatistics(self.model.path), self._on_weights, self._on_weight_partial)
+        self._measured.collect_weights(self.model)
         if data is not None:
             self.open_data(data)
-
-    def _on_weight_partial(self, value: SiteStatistics) -> None:
-        self.weight_statistics[value.site] = value
-        self.statistics_changed.emit("weights")
-
-    def _on_weights(self, job: Job) -> None:
-        if job.state is not JobState.DONE:
-            self._tell(job, "The weights could not be read")
-            return
-        self.weight_statistics = {statistics.site: statistics for statistics in job.value}
-        self.statistics_changed.emit("weights")
 
     def open_data(self, spec: DataSpec | str) -> Job:
         """Open a dataset for the model; samples, float accuracy and activation statistics follow by themselves.
@@ -138,7 +129,7 @@ class Session:
         The current dataset stays until the new one has been read and found to fit the model.
         """
         wanted = self._opening_data = DataSpec(spec) if isinstance(spec, str) else spec
-        self._work.cancel(*MEASUREMENTS)  # the engine is free for the new data at once
+        self._work.cancel(*SLOTS)  # the engine is free for the new data at once
         request = OpenDataset(wanted, self.model.path if self.model else "")
         return self._work.submit("dataset", request, lambda job: self._on_dataset(wanted, job))
 
@@ -157,77 +148,54 @@ class Session:
         """Measure what belongs to the open model and data and is not there: all of it, or what was interrupted."""
         if self.model is None or self.dataset is None or not self.model.runnable:
             return
-        if self.sample_page is None:
-            self.show_samples(tuple(range(min(24, self.dataset.sizes["test"]))))
-        if self.float_metrics is None or not self._float_is_final:
-            self.measure_float()
-        if not self.activation_statistics:
-            self.collect_activations()
+        model, data = self._need_data()
+        self._measured.measure_missing(model, data, self.options, self.dataset.sizes["test"])
 
     def _set_dataset(self, dataset: DatasetInfo | None) -> None:
         self.dataset = dataset
-        self.activation_statistics = {}
-        self.sample_page = None
-        self._float_is_final = False
-        self.float_metrics = None
+        self._measured.forget_data()
         self.dataset_changed.emit(dataset)
-        self.float_metrics_changed.emit(None)
-        self.samples_changed.emit(None)
-        self.statistics_changed.emit("activations")
+        self._measured.tell_forgotten()
 
     def show_samples(self, indices: tuple[int, ...]) -> Job:
         """Fetch samples of the evaluation split as the network sees them; `samples_changed` follows."""
         model, data = self._need_data()
-        return self._work.submit("samples", LookAtSamples(model.path, data, indices), self._on_samples)
-
-    def _on_samples(self, job: Job) -> None:
-        if isinstance(job.value, SamplePage):
-            self.sample_page = job.value
-            self.samples_changed.emit(self.sample_page)
-        else:
-            self._tell(job, "The samples could not be shown")
+        return self._measured.show_samples(model, data, indices)
 
     def measure_float(self) -> Job:
         """Measure the float model on the evaluation samples; `float_metrics_changed` follows as it goes."""
         model, data = self._need_data()
-        self._float_is_final = False
-        options = self.options
-        request = FloatAccuracy(
-            model.path,
-            data,
-            options.eval_samples,
-            options.seed,
-            options.calibration_data,
-            options.calibration_samples,
-        )
-        return self._work.submit("float", request, self._on_float, self._set_float)
-
-    def _on_float(self, job: Job) -> None:
-        if isinstance(job.value, Metrics):
-            self._float_is_final = True
-            self._set_float(job.value)
-        else:
-            self._tell(job, "The float accuracy could not be measured")
-
-    def _set_float(self, metrics: Metrics) -> None:
-        self.float_metrics = metrics
-        self.float_metrics_changed.emit(metrics)
+        return self._measured.measure_float(model, data, self.options)
 
     def collect_activations(self) -> Job:
         """Run the calibration samples through the float model once; `statistics_changed` follows."""
         model, data = self._need_data()
-        options = self.options
-        request = ActivationStatistics(
-            model.path, data, options.calibration_data, options.calibration_samples, options.seed
-        )
-        return self._work.submit("activations", request, self._on_activations)
+        return self._measured.collect_activations(model, data, self.options)
 
-    def _on_activations(self, job: Job) -> None:
-        if job.state is not JobState.DONE:
-            self._tell(job, "The activations could not be collected")
-            return
-        self.activation_statistics = {statistics.site: statistics for statistics in job.value}
-        self.statistics_changed.emit("activations")
+    @property
+    def weight_statistics(self) -> dict[str, SiteStatistics]:
+        """Statistics of the weights, by site."""
+        return self._measured.weights
+
+    @property
+    def activation_statistics(self) -> dict[str, SiteStatistics]:
+        """Statistics of the activations, by site."""
+        return self._measured.activations
+
+    @property
+    def previews(self) -> dict[str, WeightPreview]:
+        """Exact weight quantization by layer, for the scheme named inside."""
+        return self._measured.previews
+
+    @property
+    def float_metrics(self) -> Metrics | None:
+        """The float model's accuracy, as far as it is measured."""
+        return self._measured.float_metrics
+
+    @property
+    def sample_page(self) -> SamplePage | None:
+        """The samples fetched last."""
+        return self._measured.page
 
     def list_devices(self) -> Job:
         """Ask which devices there are; `devices_changed` follows."""
@@ -343,24 +311,8 @@ class Session:
 
     def request_preview(self, layer: str) -> None:
         """Ask for the exact quantization of a layer's weight under its current scheme; `preview_changed` follows."""
-        if self.model is None or self.model.layer(layer).weight is None:
-            return
-        scheme = self.settings(layer).weight_scheme()
-        known = self.previews.get(layer)
-        if scheme.is_float or (known is not None and known.scheme == scheme):
-            return
-        model = self.model
-        request = LayerPreview(model.path, layer, scheme)
-        self._work.submit(f"preview {layer}", request, lambda job: self._on_preview(model, job))
-
-    def _on_preview(self, model: ModelInfo, job: Job) -> None:
-        if model is not self.model:
-            return  # of a model that was closed meanwhile, which may have had a layer of the same name
-        if isinstance(job.value, WeightPreview):
-            self.previews[job.value.layer] = job.value
-            self.preview_changed.emit(job.value.layer)
-        else:
-            self._tell(job, "The layer could not be previewed")
+        if self.model is not None and self.model.layer(layer).weight is not None:
+            self._measured.preview(self.model, layer, self.settings(layer).weight_scheme())
 
     # ---- running
 
@@ -424,6 +376,68 @@ class Session:
             raise UserError(self.run_blocked, "run")
         return self._runs.start(self._request(export_path), self.model, self.dataset, self.options)
 
+    # ---- training
+
+    def set_training(self, **values: Any) -> None:
+        """Change how a training is asked for; `training_changed` follows.
+
+        Raises:
+            UserError: A value is out of its bounds.
+        """
+        training = replace(self.training, **values)
+        if training != self.training:
+            self.training = training
+            self.training_changed.emit(training)
+
+    @property
+    def train_blocked(self) -> str:
+        """Why a training cannot start now, in words; empty when it can."""
+        if self.run_blocked or self.dataset is None:
+            return self.run_blocked
+        if self.options.calibration_data is None and "train" not in self.dataset.sizes:
+            return "The data has no training split: open data that has one"
+        if self.options.calibration_data is None and not self.dataset.has_labels and not self.training.distill:
+            return "The data has no labels: set the distillation share above 0"
+        return ""
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The unfinished training of exactly what is chosen now; None when there is none."""
+        folder = self._checkpoint_folder()
+        return read_checkpoint(folder) if folder else None
+
+    def _checkpoint_folder(self) -> str:
+        if not self.checkpoint_root or self.model is None or self.dataset is None:
+            return ""
+        return checkpoint_folder(self.checkpoint_root, self._request(), self.training, self.model, self.dataset)
+
+    def train(self, export_path: str = "", *, resume: bool = False, further: bool = True) -> Run:
+        """Start a training with the current recipe, options and training settings, then measure as `run_ptq` does.
+
+        The states after each epoch are kept under `checkpoint_root` until the run is done, so that one that was
+        cancelled or killed can go on.
+
+        Args:
+            export_path: Where the quantized ONNX model is kept; empty = it is measured and removed.
+            resume: Go on from `checkpoint`; else a checkpoint that is there is discarded.
+            further: Train what is missing; else measure the best epoch of the checkpoint.
+
+        Raises:
+            UserError: Model, data, training samples or the checkpoint are missing, or a run is in progress.
+        """
+        if self.train_blocked or self.model is None or self.dataset is None:
+            raise UserError(self.train_blocked, "train")
+        before = self.checkpoint
+        if resume and before is None:
+            raise UserError("there is no checkpoint of what is chosen now", "train", "Train from the start")
+        folder = self._checkpoint_folder()
+        if folder and not resume:
+            remove_checkpoint(folder)
+            prune_checkpoints(self.checkpoint_root)
+        request = TrainQat(self._request(export_path), self.training, folder, resume, further)
+        curve = before.curve if resume and before else ()
+        return self._runs.start(request, self.model, self.dataset, self.options, curve)
+
     def _request(self, export_path: str = "") -> RunPtq:
         model, data = self._need_data()
         return self.options.request(model.path, data, self.recipe, export_path)
@@ -445,8 +459,10 @@ class Session:
         self._runs.select(number)
 
     def restore_run(self, number: int) -> None:
-        """Make a run's recipe the current one, as one undoable step."""
+        """Make a run's recipe the current one, as one undoable step; a trained run's settings come back with it."""
         run = self.run(number)
+        if run.training is not None:
+            self.set_training(**vars(run.training.settings))
         if run.request is not None:
             self._warn_of_strangers(run.request.recipe)
             self.edit(f"Restore recipe of {run.title}", run.request.recipe)
@@ -454,6 +470,8 @@ class Session:
     def is_current(self, run: Run) -> bool:
         """Return whether running now would repeat this run: same model, data, recipe and options."""
         if self.model is None or self.dataset is None:
+            return False
+        if run.training is not None and run.training.settings != self.training:
             return False
         return run.answers(self._request(), self.model, self.dataset)
 
@@ -463,8 +481,10 @@ class Session:
         Raises:
             UserError: There is no model or no data.
         """
-        request = None if number is None else self.run(number).request
-        return python_script(request or self._request())
+        run = None if number is None else self.run(number)
+        if run is None or run.request is None:
+            return python_script(self._request())
+        return python_script(run.request, run.training.settings if run.training else None)
 
     # ---- plumbing
 
@@ -516,6 +536,16 @@ class Session:
             self.notice_posted.emit(Notice("error", f"{headline}. {sentence}", job.error.details))
         elif job.state is JobState.KILLED:
             self.notice_posted.emit(Notice("error", f"{headline}: its process was ended."))
+
+    def _on_run_stopped(self, run: Run) -> None:
+        """Say what is left of a training that was cancelled, killed or failed."""
+        left = read_checkpoint(run.training.folder) if run.training and run.training.folder else None
+        if left is not None:
+            best = "" if left.best_epoch is None else f", the best, epoch {left.best_epoch}, included"
+            text = (
+                f"{run.title}: the checkpoint after epoch {left.epoch} is kept{best}. Resume training goes on with it."
+            )
+            self.notice_posted.emit(Notice("info", text))
 
     def _on_log(self, process: str, line: str) -> None:
         self.log_added.emit(f"{process}: {line}")

@@ -20,6 +20,7 @@ EVENTS: tuple[str, ...] = (
     "samples_changed",
     "devices_changed",
     "options_changed",
+    "training_changed",
     "runs_changed",
     "run_selected",
     "work_changed",
@@ -46,6 +47,7 @@ class SessionBridge(QObject):
     samples_changed = Signal(object)
     devices_changed = Signal(object)
     options_changed = Signal(object)
+    training_changed = Signal(object)
     runs_changed = Signal(object)
     run_selected = Signal(object)
     work_changed = Signal(object)
