@@ -1,0 +1,1 @@
+"""Run an exported model in integers, as onnxruntime's fused kernels compute it."""
