@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import integer_range, scale_zero_point
+from qstudio.core.affine import Encoding, integer_range, scale_zero_point
 from qstudio.core.channel_error import Ends, capped, channel_sqnr_db, channel_squared_errors
 from qstudio.core.histogram import Histogram
 from qstudio.core.range_error import squared_errors
@@ -118,8 +118,14 @@ def quantized_counts(readout: Readout) -> tuple[NDArray[np.float64], NDArray[np.
         values, counts = source.centres, source.counts
     elif readout.per_channel:
         return None
+    elif readout.drawn is not None:
+        drawn, rounded = readout.drawn
+        values, shares = np.unique(rounded, return_counts=True)
+        counts = np.rint(shares * (source.count / max(len(drawn), 1))).astype(np.int64)
+        return values.astype(np.float64), counts
     else:
         encoding = readout.encoding
+        assert isinstance(encoding, Encoding)
         scale, zero = float(encoding.scale), int(encoding.zero_point)
         codes = np.clip(np.rint(source.centres / scale) + zero, encoding.qmin, encoding.qmax).astype(np.int64)
         counts = np.bincount(codes - encoding.qmin, source.counts, encoding.levels).astype(np.int64)
@@ -164,6 +170,8 @@ def _channel_sqnr(readout: Readout) -> NDArray[np.float64] | None:
         return readout.exact.channel_sqnr_db
     statistics = readout.statistics
     if statistics.channel_counts is None:
+        return None
+    if readout.drawn is not None:
         return None
     histograms = channels_of(statistics)
     if readout.per_channel:

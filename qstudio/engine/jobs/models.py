@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import Encoding, fake_quantize
+from qstudio.core.affine import Encoding
 from qstudio.core.context import JobContext
+from qstudio.core.encodings import DynamicEncoding, LevelEncoding, Other, OutlierEncoding
 from qstudio.core.errors import UserError
 from qstudio.core.histogram import histogram_of
 from qstudio.core.metrics import cosine, sqnr_db
 from qstudio.core.model_info import LayerInfo, ModelInfo
+from qstudio.core.rounding import round_values
 from qstudio.core.statistics import SiteStatistics
 from qstudio.engine.jobs.resident import OpenedModel, opened_model
 from qstudio.engine.messages import LayerPreview, OpenModel, WeightPreview, WeightStatistics
@@ -46,6 +48,7 @@ def layer_preview(request: LayerPreview, ctx: JobContext) -> WeightPreview:
     Raises:
         UserError: The layer does not exist, has no weight, or the scheme leaves it in float.
     """
+    from qstudio.quant.other_encodings import other_weight_encoding
     from qstudio.quant.weight_ranges import weight_encoding
 
     model = opened_model(request.model)
@@ -53,10 +56,12 @@ def layer_preview(request: LayerPreview, ctx: JobContext) -> WeightPreview:
     if site is None:
         raise UserError("the layer has no weight", request.layer, "Choose another layer")
     values = model.value(site.id)
-    encoding = weight_encoding(request.scheme, site, values)
+    scheme = request.scheme
+    encoding: Encoding | Other | None
+    encoding = (weight_encoding if scheme.is_affine else other_weight_encoding)(scheme, site, values)
     if encoding is None:
         raise UserError("the layer stays in float", request.layer, "Choose a bit width for its weight")
-    quantized = fake_quantize(values, encoding)
+    quantized = round_values(values, encoding)
     return WeightPreview(
         request.layer,
         request.scheme,
@@ -64,7 +69,7 @@ def layer_preview(request: LayerPreview, ctx: JobContext) -> WeightPreview:
         sqnr_db(values, quantized),
         cosine(values, quantized),
         _channel_sqnr_db(values, quantized, site.channel_axis),
-        *_ends(encoding),
+        *_ends(encoding, values.shape[site.channel_axis] if site.channel_axis is not None else 1),
     )
 
 
@@ -84,7 +89,14 @@ def _channel_sqnr_db(
     return np.array([sqnr_db(a, b) for a, b in rows])
 
 
-def _ends(encoding: Encoding) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _ends(encoding: Encoding | Other, channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the representable range of the tensor or of each channel; a channel's groups by their extremes."""
+    if isinstance(encoding, OutlierEncoding):
+        return _ends(encoding.inner, channels)
+    assert not isinstance(encoding, DynamicEncoding)  # activations only
     low, high = encoding.low, encoding.high
+    if isinstance(encoding, LevelEncoding):
+        rows = channels if encoding.axis is not None else 1
+        low, high = low.reshape(rows, -1), high.reshape(rows, -1)
+        return (low.min(axis=1), high.max(axis=1)) if rows > 1 else (low.min(), high.max())
     return (low.min(axis=1), high.max(axis=1)) if low.ndim == 2 else (low, high)

@@ -69,6 +69,7 @@ class SchemeControls(QWidget):
         super().__init__(parent)
         self.side = side
         self._loading = False
+        self._parameter_words = ""
         self._origins: dict[str, QPushButton] = {}
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
@@ -160,12 +161,12 @@ class SchemeControls(QWidget):
             )
         for name, calibrator in CALIBRATORS.items():
             self.calibration.addItem(calibrator.title, name)
-            self.calibration.setItemData(self.calibration.count() - 1, calibrator.summary, 3)  # tooltip role
+            self.calibration.setItemData(self.calibration.count() - 1, calibrator.words, 3)  # tooltip role
         self.calibration.setAccessibleName(tr("Calibration"))
+        self.calibration.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.calibration.activated.connect(self._on_calibration)
         self.parameter.setKeyboardTracking(False)
-        self.parameter.setSuffix(" %")
-        self.parameter.setAccessibleName(tr("Percent kept"))
+        self.parameter.setAccessibleName(tr("Parameter of the calibration"))
         self.parameter.valueChanged.connect(self._on_parameter)
         self._add(
             "calibration", tr("Range by"), _beside(self.calibration, self.parameter), tr("How the range is found")
@@ -187,6 +188,7 @@ class SchemeControls(QWidget):
         )
         if self.side == "weight":
             self.outliers.setRange(0.0, MOST_OUTLIERS)
+            self.outliers.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             self.outliers.setSingleStep(0.5)
             self.outliers.setSuffix(" %")
             self.outliers.setKeyboardTracking(False)
@@ -251,6 +253,8 @@ class SchemeControls(QWidget):
         calibrator = CALIBRATORS.get(name)
         takes_number = calibrator is not None and calibrator.bounds is not None
         bounds = calibrator.bounds if calibrator is not None and calibrator.bounds is not None else (0.0, 100.0)
+        self._parameter_words = calibrator.parameter if calibrator is not None else ""
+        self.parameter.setSuffix(" %" if self._parameter_words.startswith("percent") else "")
         self.parameter.setRange(*bounds)
         self.parameter.setSpecialValueText("" if takes_number else NO_VALUE)
         self.parameter.setValue(float(parameter) if parameter else bounds[0])
@@ -320,8 +324,8 @@ class SchemeControls(QWidget):
             (self.calibration, reason("calibration"), tr("How the range is found")),
             (
                 self.parameter,
-                reason("calibration") or ("" if has_parameter else tr("Only the percentile takes a number")),
-                tr("Percent of the values that are kept"),
+                reason("calibration") or ("" if has_parameter else tr("This calibration takes no number")),
+                tr(self._parameter_words.capitalize()),
             ),
             (self.outliers, reason("outliers"), OUTLIER_WORDS),
             (self.clip_low, reason("clip") or no_range, tr("Lower end of the range; typing sets it by hand")),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QWidget
 
+from qstudio.core.affine import Encoding
+from qstudio.core.encodings import LevelEncoding
 from qstudio.session.readout import Readout
 from qstudio.ui.inspector.labels import ThemedLabel
 from qstudio.ui.text import NO_VALUE, format_db, format_percent, format_value, tr
@@ -126,13 +128,17 @@ def error_text(value: float) -> str:
 
 
 def _scales(readout: Readout) -> str:
-    scale = readout.encoding.scale
-    if not readout.per_channel:
-        return format_value(float(scale))
-    return f"{float(scale.min()):.3g} … {float(scale.max()):.3g}"
+    encoding = readout.encoding
+    if isinstance(encoding, LevelEncoding):
+        return NO_VALUE
+    if not encoding.scale.ndim:
+        return format_value(float(encoding.scale))
+    return f"{float(encoding.scale.min()):.3g} … {float(encoding.scale.max()):.3g}"
 
 
 def _zero_points(readout: Readout) -> str:
+    if not isinstance(readout.encoding, Encoding):
+        return NO_VALUE
     zero = readout.encoding.zero_point
     low, high = int(zero.min()), int(zero.max())
     return str(low) if low == high else f"{low} … {high}"

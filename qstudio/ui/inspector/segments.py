@@ -51,7 +51,7 @@ class Segments(QWidget):
         button.setCheckable(True)
         button.setToolTip(words)
         button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        button.setMinimumWidth(theme().px(20))
+        button.setMinimumWidth(theme().px(18))
         self._group.addButton(button)
         return button
 

@@ -214,12 +214,14 @@ class SitePage(QScrollArea):
 
     def _show_curve(self) -> None:
         readout = self.readout
-        if readout is None or readout.fixed or not len(self.histogram.bars.counts):
+        if readout is None or readout.fixed or readout.drawn is not None or not len(self.histogram.bars.counts):
             self.curve.set_curve(None)
             if self.layer is None or self.histogram.message:
                 words = tr("Appears with the histogram")
             elif readout is None:
                 words = tr("In float nothing is rounded or clipped")
+            elif readout.drawn is not None:
+                words = tr("This curve is drawn for integers with a static range")
             else:
                 words = readout.note
             self.curve.set_message(words)
@@ -242,7 +244,8 @@ class SitePage(QScrollArea):
         site = site_of(self._session, layer.name, self.side)
         statistics = statistics_of(self._session, layer.name, self.side)
         scheme = scheme_of(self._session, layer.name, self.side)
-        if site is None or statistics is None or scheme.is_float:
+        without_range = self.readout is not None and self.readout.drawn is not None and self.readout.fixed
+        if site is None or statistics is None or scheme.is_float or without_range:
             self._show_no_calibrators()
             return
         rows = compare(statistics, site, scheme)
@@ -285,6 +288,8 @@ class SitePage(QScrollArea):
         if self.readout is None:
             return
         edge: Edge = "low" if self.histogram.dragged_edge == "low" and not self.readout.scheme.symmetric else "high"
+        if self.readout.drawn is not None:
+            return
         if edge != self._edge:
             self._edge = edge
             self.curve.set_curve(error_curve(self.readout, edge))

@@ -11,7 +11,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
 from qstudio.core.statistics import SiteStatistics
-from qstudio.session.readout import CalibratorReadout, Readout
+from qstudio.session.readout import CalibratorReadout, Readout, short_title
 from qstudio.ui.plots.base import Column, Plot
 from qstudio.ui.plots.clip_lines import ClipLine, GhostLine
 from qstudio.ui.plots.histogram_bars import Bars, Outline, bars_of, outline_of, split
@@ -98,8 +98,7 @@ class HistogramPlot(Plot):
         """Lay the quantized values over the bars; None takes them away."""
         self._outline = None
         if quantized is not None and len(quantized[0]) and self.readout is not None and len(self.bars.counts):
-            step = None if self.readout.per_channel else float(self.readout.encoding.scale)
-            self._outline = outline_of(self.bars, quantized[0], quantized[1], step)
+            self._outline = outline_of(self.bars, quantized[0], quantized[1], self.readout.step)
         self._fit()
         self._draw_outline()
         self._draw_bars()
@@ -206,7 +205,7 @@ class HistogramPlot(Plot):
         """Draw the codes' values as a comb under the bars, while its teeth stay apart."""
         levels = self.readout.levels if self.readout is not None and len(self.bars.counts) else None
         px = self.getViewBox().viewPixelSize()[0]
-        if levels is None or px <= 0 or levels[1] - levels[0] < APART_PX * px:
+        if levels is None or px <= 0 or (levels[-1] - levels[0]) / (len(levels) - 1) < APART_PX * px:
             self._ticks.setData(NOTHING, NOTHING)
             return
         left, right = self.getViewBox().viewRange()[0]
@@ -271,7 +270,7 @@ class HistogramPlot(Plot):
             if row.clip is None:
                 continue
             edge = row.clip[1] if row.clip[1] > 0 else row.clip[0]
-            text = row.calibration.partition(":")[2] or row.title
+            text = short_title(row.calibration)
             item = self._name(used)
             item.setText(text)
             half = item.boundingRect().width() / 2 * px
