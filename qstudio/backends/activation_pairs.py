@@ -41,8 +41,16 @@ def add_constants(edit: GraphEdit, name: str, encoding: Encoding, storage: Stora
     return Constants(scale, zero_point)
 
 
-def quantize_activation(edit: GraphEdit, site: SiteInfo, encoding: Encoding, domain: str) -> None:
-    """Put Q and DQ behind every tensor that carries a site's encoding.
+Places = dict[str, str]
+"""Name of a tensor that DequantizeLinear puts out -> the tensor behind which that stands.
+
+Where value-preserving operators have no pair of their own (16 bits), what they put out is here too: onnxruntime moves
+the pair before them behind them.
+"""
+
+
+def quantize_activation(edit: GraphEdit, site: SiteInfo, encoding: Encoding, domain: str) -> Places:
+    """Put Q and DQ behind every tensor that carries a site's encoding; return what DQ puts out.
 
     At 8 bits also behind value-preserving operators, where the second rounding changes nothing: onnxruntime has
     kernels for MaxPool, Reshape and the like on 8-bit codes, and finds them between DQ and Q only. At 16 bits there are
@@ -52,8 +60,24 @@ def quantize_activation(edit: GraphEdit, site: SiteInfo, encoding: Encoding, dom
     encoding = as_stored(encoding, all(_is_never_negative(edit, tensor) for tensor in rounded))
     storage = activation_storage(encoding)
     constants = add_constants(edit, site.id, encoding, storage)
+    places: Places = {}
     for tensor in (site.members or rounded) if storage.bits == 8 else rounded:
-        _insert_pair(edit, tensor, constants, domain, encoding, storage, tensor in rounded)
+        places |= _insert_pair(edit, tensor, constants, domain, encoding, storage, tensor in rounded)
+    return {tensor: tensor for tensor in site.members if tensor not in rounded} | places
+
+
+def reroute(edit: GraphEdit, tensor: str) -> tuple[str, str]:
+    """Return (source, target) for nodes behind a tensor: what they read, and what the tensor's readers read then.
+
+    An output of the model keeps its name: then the tensor is the target.
+    """
+    if tensor in edit.outputs and tensor in edit.producers:
+        source = edit.fresh(f"{tensor}_QuantizeLinear_Input")
+        edit.rename_output(tensor, source)
+        return source, tensor
+    target = edit.fresh(dequantized_name(tensor))
+    edit.rewire(tensor, target)
+    return tensor, target
 
 
 def _insert_pair(
@@ -64,21 +88,13 @@ def _insert_pair(
     encoding: Encoding,
     storage: Storage,
     is_rounded: bool,
-) -> None:
+) -> Places:
     """Put Q and DQ behind a tensor; where values are rounded and the type is wider, cut the codes to [qmin, qmax]."""
     cuts = is_rounded and not storage.is_filled_by(encoding)
     limiter = _limiter_for_codes(edit, tensor, encoding, storage) if is_rounded else None
     if limiter is not None:
-        _insert_around(edit, tensor, constants, domain, encoding, storage, *limiter)
-        return
-    if tensor in edit.outputs and tensor in edit.producers:
-        source = edit.fresh(f"{tensor}_QuantizeLinear_Input")
-        edit.rename_output(tensor, source)
-        target = tensor
-    else:
-        source = tensor
-        target = edit.fresh(dequantized_name(tensor))
-        edit.rewire(tensor, target)
+        return _insert_around(edit, tensor, constants, domain, encoding, storage, *limiter)
+    source, target = reroute(edit, tensor)
     nodes: list[onnx.NodeProto] = []
     read = source
     if cuts and storage.bits == 16:
@@ -96,6 +112,7 @@ def _insert_pair(
         codes = kept
     nodes.append(_linear(edit, "DequantizeLinear", tensor, codes, target, constants, domain))
     edit.add_behind(source, nodes)
+    return {target: source}
 
 
 def _insert_around(
@@ -107,7 +124,7 @@ def _insert_around(
     storage: Storage,
     node: onnx.NodeProto,
     limits: Encoding,
-) -> None:
+) -> Places:
     """Put Q before and DQ behind a Relu or Clip, which then limits codes and keeps its name."""
     before = node.input[0]
     quantized, limited = edit.fresh(f"{tensor}_QuantizeLinear_Output"), edit.fresh(f"{tensor}_codes")
@@ -123,6 +140,7 @@ def _insert_around(
     node.input.extend([quantized, *names])
     edit.add_behind(before, [_linear(edit, "QuantizeLinear", tensor, before, quantized, constants, domain)])
     edit.add_behind(limited, [_linear(edit, "DequantizeLinear", tensor, limited, target, constants, domain)])
+    return {target: limited}
 
 
 def _linear(

@@ -1,12 +1,14 @@
 """Export a quantized model: QuantizeLinear and DequantizeLinear inserted into a copy of the prepared ONNX model.
 
 The form is the one onnxruntime and TensorRT recognise: weights as integers with DequantizeLinear, activations with
-QuantizeLinear and DequantizeLinear, biases as int32 with DequantizeLinear. Every other node and every name stays.
+QuantizeLinear and DequantizeLinear, biases as int32 with DequantizeLinear. Formats that are not affine are stored as
+`qstudio.backends.weight_nodes` and `qstudio.backends.other_activations` say. Every other node and every name stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from qstudio.backends.activation_pairs import Constants, add_constants, quantize_activation
+from qstudio.backends.activation_pairs import Places, quantize_activation
 from qstudio.backends.activation_pairs import dequantized_name as dequantized_name
 from qstudio.backends.bias import adjust_weight_scale, bias_encoding, takes_int32_bias
 from qstudio.backends.graph_edit import GraphEdit
-from qstudio.backends.storage import Storage, activation_storage, as_stored, weight_storage
+from qstudio.backends.other_activations import activation_opset, add_dynamic, add_float
+from qstudio.backends.shields import shield_layers
+from qstudio.backends.storage import activation_storage, as_stored
+from qstudio.backends.weight_nodes import Form, add_weight, stays_integer, weight_opset
 from qstudio.core.affine import Encoding, quantize
+from qstudio.core.encodings import DynamicEncoding, FloatEncoding, LevelEncoding, Other, OutlierEncoding
+from qstudio.core.errors import UserError
+from qstudio.core.float_formats import float_type
+from qstudio.core.formats import title_of
 from qstudio.core.model_info import LayerInfo
 
 MICROSOFT = "com.microsoft"
@@ -27,6 +36,8 @@ MICROSOFT = "com.microsoft"
 
 Encodings = Mapping[str, Encoding]
 """Site id -> encoding; sites that stay float are absent."""
+
+_SHOWN = 4
 
 
 def export_qdq(
@@ -38,6 +49,7 @@ def export_qdq(
     raise_opset: Callable[[onnx.ModelProto, int], onnx.ModelProto],
     weight_values: Mapping[str, NDArray[np.floating]] | None = None,
     packed: bool = False,
+    others: Mapping[str, Other] | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of `prepared` in which the given sites are quantized.
 
@@ -53,42 +65,63 @@ def export_qdq(
         weights: Encodings of weight sites by site id, already through `adjust_weight_scales`.
         raise_opset: Converts a model to a newer opset; called only when a chosen type needs it.
         weight_values: Float values that replace initializers before quantization (bias correction, rounding).
-        packed: Store weights of up to 4 bits as int4: a smaller file, and slower in onnxruntime.
+        packed: Store codes of up to 4 bits in 4 bits, of up to 2 in 2: a smaller file of opset 21, or 25. onnxruntime
+            unpacks them when it loads the file; in groups of a matrix, in every inference.
+        others: Encodings that are not affine, by site id, of weights and activations; those of `not_exported` stay
+            float.
 
     Raises:
-        UserError: An encoding does not fit 16 bits.
+        UserError: An encoding does not fit 16 bits, or a type is newer than the model and it cannot be converted.
     """
+    others = others or {}
     model = onnx.ModelProto()
     model.CopyFrom(prepared)
     _replace_values(model, weight_values or {})
-    model, domain = _with_opset(model, needed_opset(activations.values(), weights.values(), packed), raise_opset)
+    stored: dict[str, Encoding | Other] = {**others, **weights}
+    forms = _weight_forms(prepared, layers, stored, activations, packed)
+    model, domain = _with_opset(model, _needed_opset(prepared, layers, activations, stored, forms), raise_opset)
+    if domain:
+        _check_old_opset(others, model)
     edit = GraphEdit(model)
     inputs = layer_inputs(model, layers)
-    done: set[str] = set()
+    places: Places = {}
     for layer in layers:
-        if layer.activation is not None and layer.activation.id in activations:
-            quantize_activation(edit, layer.activation, activations[layer.activation.id], domain)
-    for layer in layers:
-        weight = layer.weight
-        if weight is not None and weight.id in weights and weight.id not in done:
-            done.add(weight.id)
-            _quantize_weight(edit, weight.id, weights[weight.id], domain, packed)
+        site = layer.activation
+        if site is None:
+            continue
+        other = others.get(site.id)
+        if site.id in activations:
+            places |= quantize_activation(edit, site, activations[site.id], domain)
+        elif isinstance(other, FloatEncoding):
+            add_float(edit, site, other)
+        elif isinstance(other, DynamicEncoding):
+            places |= add_dynamic(edit, site, other)
+    for weight, form in forms.items():
+        encoding = stored[weight]
+        assert not isinstance(encoding, DynamicEncoding), "weights have no range at run time"
+        add_weight(edit, weight, encoding, replace(form, domain=domain))
     for layer in layers:
         _quantize_bias(edit, layer, activations.get(inputs.get(layer.name, "")), weights)
+    shield_layers(edit, layers, {name for name, form in forms.items() if stays_integer(stored[name], form)}, places)
     edit.finish()
     if domain and not any(o.domain == MICROSOFT for o in model.opset_import):
         model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return model
 
 
-def needed_opset(activations: Iterable[Encoding], weights: Iterable[Encoding], packed: bool = False) -> int:
-    """Return the lowest opset whose QuantizeLinear and DequantizeLinear know all the types and blocks asked for."""
-    needed = [13]
-    needed += [activation_storage(as_stored(encoding, False)).opset for encoding in activations]
-    for encoding in weights:
-        needed.append(21 if encoding.scale.ndim == 2 else weight_storage(encoding, packed).opset)
-        needed.append(weight_storage(encoding, packed).opset)
-    return max(needed)
+def not_exported(layers: tuple[LayerInfo, ...], others: Mapping[str, Other]) -> tuple[str, ...]:
+    """Return, in words, which sites an export leaves float because ONNX has no operator for their format."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        other = others.get(layer.activation.id) if layer.activation is not None else None
+        if isinstance(other, LevelEncoding):
+            found.setdefault(title_of(other.format), []).append(layer.name)
+    return tuple(
+        f"The exported file computes {len(names)} activations in float: ONNX has no operator that rounds to "
+        f"{title}. Only the simulation rounds them ({', '.join(names[:_SHOWN])}"
+        f"{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''})"
+        for title, names in found.items()
+    )
 
 
 def layer_inputs(prepared: onnx.ModelProto, layers: tuple[LayerInfo, ...]) -> dict[str, str]:
@@ -152,6 +185,58 @@ def bias_encodings(
     return found
 
 
+def _weight_forms(
+    prepared: onnx.ModelProto,
+    layers: tuple[LayerInfo, ...],
+    stored: Mapping[str, Encoding | Other],
+    activations: Encodings,
+    packed: bool,
+) -> dict[str, Form]:
+    """Return how each quantized weight may be stored."""
+    inputs = layer_inputs(prepared, layers)
+    forms: dict[str, Form] = {}
+    for layer in layers:
+        if layer.weight is None or layer.weight.id not in stored:
+            continue
+        read = inputs.get(layer.name, "")
+        meets = read in activations or isinstance(stored.get(read), DynamicEncoding)
+        before = forms.get(layer.weight.id)
+        forms[layer.weight.id] = Form("", packed, meets or (before is not None and before.meets_integers))
+    return forms
+
+
+def _needed_opset(
+    prepared: onnx.ModelProto,
+    layers: tuple[LayerInfo, ...],
+    activations: Encodings,
+    stored: Mapping[str, Encoding | Other],
+    forms: Mapping[str, Form],
+) -> int:
+    """Return the lowest opset whose operators know all the types and blocks asked for."""
+    needed = [13]
+    needed += [activation_storage(as_stored(encoding, False)).opset for encoding in activations.values()]
+    for layer in layers:
+        other = stored.get(layer.activation.id) if layer.activation is not None else None
+        if isinstance(other, (FloatEncoding, DynamicEncoding)):
+            needed.append(activation_opset(other))
+    axes = {t.name: len(t.dims) for t in prepared.graph.initializer}
+    needed += [weight_opset(stored[site], form, axes[site]) for site, form in forms.items()]
+    return max(needed)
+
+
+def _check_old_opset(others: Mapping[str, Other], model: onnx.ModelProto) -> None:
+    """Refuse float8 in a model that cannot be raised: onnxruntime's own Q/DQ do not know it."""
+    for site, other in others.items():
+        inner = other.inner if isinstance(other, OutlierEncoding) else other
+        if isinstance(inner, FloatEncoding) and float_type(inner.format).bits == 8:
+            raise UserError(
+                f"{title_of(inner.format)} needs operator set 19, and this model of operator set "
+                f"{GraphEdit(model).opset} cannot be converted to it",
+                site,
+                "Choose another format, or export the model again with a newer opset_version",
+            )
+
+
 def _replace_values(model: onnx.ModelProto, values: Mapping[str, NDArray[np.floating]]) -> None:
     for tensor in model.graph.initializer:
         if tensor.name in values:
@@ -173,65 +258,6 @@ def _with_opset(
         return model, MICROSOFT
     raised.ir_version = max(raised.ir_version, helper.find_min_ir_version_for(raised.opset_import))
     return raised, ""
-
-
-def _quantize_weight(edit: GraphEdit, weight: str, encoding: Encoding, domain: str, packed: bool) -> None:
-    values = edit.constant(weight)
-    codes = quantize(values, encoding)
-    storage = weight_storage(encoding, packed)
-    target = edit.fresh(dequantized_name(weight))
-    name = edit.fresh(f"{weight}_DequantizeLinear")
-    shared = add_constants(edit, weight, encoding, storage)
-    if encoding.scale.ndim < 2:
-        integer = edit.add_initializer(f"{weight}_quantized", codes.astype(storage.numpy))
-        axis: dict[str, Any] = {} if encoding.axis is None or encoding.scale.ndim == 0 else {"axis": encoding.axis}
-        node = helper.make_node(
-            "DequantizeLinear", [integer, shared.scale, shared.zero_point], [target], name, domain=domain, **axis
-        )
-        edit.add_front([node])
-    else:
-        _add_blocked(edit, weight, codes, encoding, storage, domain, target, name, shared)
-    edit.rewire(weight, target)
-
-
-def _add_blocked(
-    edit: GraphEdit,
-    weight: str,
-    codes: NDArray[np.int32],
-    encoding: Encoding,
-    storage: Storage,
-    domain: str,
-    target: str,
-    name: str,
-    shared: Constants,
-) -> None:
-    """Add a blocked DequantizeLinear on the [C, K] matrix of a weight, then give it the weight's shape back."""
-    axis = encoding.axis or 0
-    rows = np.moveaxis(codes, axis, 0)
-    matrix = rows.reshape(rows.shape[0], -1)
-    integer = edit.add_initializer(f"{weight}_quantized", matrix.astype(storage.numpy))
-    flat = edit.fresh(f"{weight}_DequantizeLinear_Rows") if codes.ndim != 2 or axis != 0 else target
-    nodes = [
-        helper.make_node(
-            "DequantizeLinear",
-            [integer, shared.scale, shared.zero_point],
-            [flat],
-            name,
-            domain=domain,
-            axis=1,
-            block_size=encoding.group_size,
-        )
-    ]
-    if flat != target:
-        shape = edit.add_initializer(f"{weight}_rows_shape", np.asarray(rows.shape, np.int64))
-        shaped = target if axis == 0 else edit.fresh(f"{weight}_Rows")
-        nodes.append(helper.make_node("Reshape", [flat, shape], [shaped], edit.fresh(f"{weight}_Reshape")))
-        if shaped != target:
-            order = [*range(1, axis + 1), 0, *range(axis + 1, codes.ndim)]
-            nodes.append(
-                helper.make_node("Transpose", [shaped], [target], edit.fresh(f"{weight}_Transpose"), perm=order)
-            )
-    edit.add_front(nodes)
 
 
 def _quantize_bias(edit: GraphEdit, layer: LayerInfo, activation: Encoding | None, weights: Encodings) -> None:

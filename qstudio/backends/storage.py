@@ -24,7 +24,7 @@ class Storage:
 
     @property
     def numpy(self) -> np.dtype[np.integer]:
-        """The numpy type of the codes (int4 through ml_dtypes)."""
+        """The numpy type of the codes (int4 and int2 through ml_dtypes)."""
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.type))
 
     def holds(self, encoding: Encoding) -> bool:
@@ -41,6 +41,9 @@ INT8 = Storage(TensorProto.INT8, -128, 127, 13, 8)
 UINT16 = Storage(TensorProto.UINT16, 0, 65535, 21, 16)
 INT16 = Storage(TensorProto.INT16, -32768, 32767, 21, 16)
 INT4 = Storage(TensorProto.INT4, -8, 7, 21, 4)
+UINT4 = Storage(TensorProto.UINT4, 0, 15, 21, 4)
+INT2 = Storage(TensorProto.INT2, -2, 1, 25, 2)
+UINT2 = Storage(TensorProto.UINT2, 0, 3, 25, 2)
 
 
 def as_stored(encoding: Encoding, never_negative: bool) -> Encoding:
@@ -74,16 +77,17 @@ def activation_storage(encoding: Encoding) -> Storage:
     return _first((UINT8, UINT16, INT16), encoding)
 
 
-def weight_storage(encoding: Encoding, packed: bool) -> Storage:
-    """Return the type for a weight's codes: i8 up to 8 bits, i16 above; `packed` adds i4.
+def weight_storage(encoding: Encoding, packed: bool, int2: bool = True) -> Storage:
+    """Return the type for a weight's codes: i8 up to 8 bits, i16 above; `packed` adds i4, and i2 where `int2` is so.
 
-    Not i2 of opset 25: onnxruntime 1.31 fuses it into QLinearConv, which then refuses the type, and the model does not
-    load.
+    A packed type does not go into DequantizeLinear where integer kernels are wanted: onnxruntime 1.31 has none for
+    them (it fuses i2 into QLinearConv, which then refuses the type). See `qstudio.backends.weight_nodes`.
 
     Raises:
         UserError: The codes need more than 16 bits.
     """
-    return _first((INT4, INT8, INT16) if packed else (INT8, INT16), encoding)
+    below = ((INT2, INT4) if int2 else (INT4,)) if packed else ()
+    return _first((*below, INT8, INT16), encoding)
 
 
 def _first(candidates: tuple[Storage, ...], encoding: Encoding) -> Storage:
