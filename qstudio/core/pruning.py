@@ -7,8 +7,12 @@ all layers with the same text together, so that layers compete).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qstudio.core.errors import UserError
+
+if TYPE_CHECKING:
+    from qstudio.core.recipe import Recipe
 
 NONE = "none"
 MOST = 99.0
@@ -28,6 +32,8 @@ class PruningMethod:
     """Whether whole filters or channels go and the export really shrinks; otherwise single weights become zero."""
     needs_data: bool = False
     """Whether importance is measured on calibration samples."""
+    over_inputs: bool = False
+    """Whether what goes are inputs of the layer (structured methods only); otherwise its filters."""
 
 
 METHODS: dict[str, PruningMethod] = {
@@ -73,6 +79,7 @@ METHODS: dict[str, PruningMethod] = {
             "importance = sum |w| over the channel's column",
             "He et al., Channel Pruning, 2017",
             structured=True,
+            over_inputs=True,
         ),
         PruningMethod(
             "l2_channel",
@@ -81,6 +88,7 @@ METHODS: dict[str, PruningMethod] = {
             "importance = sqrt(sum w^2) over the channel's column",
             "He et al., Channel Pruning, 2017",
             structured=True,
+            over_inputs=True,
         ),
         PruningMethod(
             "taylor_filter",
@@ -103,6 +111,15 @@ class Pruning:
     percent: float
     across_layers: bool = False
     """Whether layers with the same text are ranked together."""
+
+    @property
+    def structured(self) -> bool:
+        """Whether whole filters or channels go."""
+        return METHODS[self.method].structured
+
+    def text(self) -> str:
+        """Return what is written in a recipe."""
+        return f"{self.method}:{self.percent:.10g}" + (":global" if self.across_layers else "")
 
 
 def parse_pruning(text: str) -> Pruning | None:
@@ -138,6 +155,28 @@ def check_pruning(text: str) -> str:
         UserError: It is not a pruning.
     """
     pruning = parse_pruning(text)
-    if pruning is None or pruning.percent == 0:
-        return NONE
-    return f"{pruning.method}:{pruning.percent:.10g}" + (":global" if pruning.across_layers else "")
+    return NONE if pruning is None or pruning.percent == 0 else pruning.text()
+
+
+def prunes(recipe: Recipe) -> bool:
+    """Return whether a recipe asks for any pruning at all."""
+    parts = [dict(rule.values) for rule in recipe.rules] + [dict(values) for _, values in recipe.overrides]
+    texts = [recipe.default.pruning, *(str(part["pruning"]) for part in parts if "pruning" in part)]
+    return any(check_pruning(text) != NONE for text in texts)
+
+
+def share_after(step: int, steps: int) -> float:
+    """Return which share of the final sparsity is reached after a step of iterative pruning, 0..1.
+
+    1 - (1 - step / steps)^3: much at first, while much is redundant, and little at the end (Zhu and Gupta, To prune, or
+    not to prune, 2017, equation 1, from no sparsity).
+
+    Args:
+        step: Counted from 1; 0 is before the first.
+        steps: All of them; 1 prunes at once.
+    """
+    return 1.0 - (1.0 - min(step, steps) / steps) ** 3
+
+
+PRUNED_OPERATORS: tuple[str, ...] = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose weight can be pruned."""

@@ -56,6 +56,28 @@ class LatencyPair:
 
 
 @dataclass(frozen=True)
+class IntegerParity:
+    """Does onnxruntime's fused run give the codes that integer arithmetic predicts?
+
+    The prediction takes int32 sums and onnxruntime's requantization; the fused run is asked not to saturate.
+    """
+
+    codes_equal: float
+    """Percent of all compared codes that are equal."""
+    max_lsb: int
+    """Largest difference of a code."""
+    outputs_equal: bool
+    """Whether the outputs of the model are equal bit for bit."""
+    samples: int
+    operators: int
+    """Operators computed in integers."""
+    float_layers: tuple[str, ...] = ()
+    """Conv, Gemm, MatMul and the like that compute in float between quantized tensors."""
+    differing: tuple[str, ...] = ()
+    """Tensors with codes that differ."""
+
+
+@dataclass(frozen=True)
 class Parity:
     """Does the exported file compute what was simulated?"""
 
@@ -74,6 +96,11 @@ class Parity:
     """Percent of the compared codes that are equal."""
     fused_max_lsb: int | None = None
     """Largest difference at the outputs against the fused run."""
+    integer_exact: IntegerParity | None = None
+    """None where nothing computes in integers, or on processors other than x86."""
+    saturating: tuple[tuple[str, builtins.float], ...] = ()
+    """Layers in which pairs of products saturate at 16 bits on x86 processors without VNNI, and the percent of their
+    sums that this changes, simulated on some samples."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +113,9 @@ class SizeBytes:
     """bits x parameters + scales + zero points + what stays float, packed."""
     file: int | None = None
     """The exported file on disk."""
+    sparse: int | None = None
+    """As `quantized`, with zeros of pruned weights left out: one bit a weight and the codes that are not zero. What a
+    sparse format would take: the file does not. None where no single weights were pruned."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +133,9 @@ class LayerResult:
     cosine: float | None
     weight_range: tuple[float, float] | None = None
     activation_range: tuple[float, float] | None = None
+    sparsity: float | None = None
+    """Percent of the layer's original weights that pruning removed or left zero; None where nothing is pruned. Zeros
+    that rounding makes are not counted."""
 
 
 RunState = Literal["DONE", "FAILED", "CANCELLED", "KILLED"]

@@ -53,6 +53,21 @@ def weight_bytes(shape: tuple[int | None, ...], channel_axis: int | None, scheme
     return -(-elements * scheme.bits // 8) + beside + kept * OUTLIER_BYTES
 
 
+def sparse_saving_bytes(elements: int, nonzero: int, scheme: Scheme) -> int:
+    """Return the bytes a weight would shrink by if its zeros were left out: one bit a weight says where codes are.
+
+    A weight that would grow that way is stored as it is: 0. No backend of ours reads such files; the figure is what a
+    format for sparse weights would take.
+
+    Args:
+        elements: Weights.
+        nonzero: Those whose code does not stand for zero.
+        scheme: Of the weight; a float weight has 32 bits.
+    """
+    bits = 32 if scheme.is_float else scheme.bits
+    return max(-(-elements * bits // 8) - -(-elements // 8) - -(-nonzero * bits // 8), 0)
+
+
 def layer_bytes(layer: LayerInfo, settings: LayerSettings) -> int:
     """Return the bytes of a layer's weight under its settings and of the activation encoding it carries.
 

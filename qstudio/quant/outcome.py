@@ -34,6 +34,7 @@ from qstudio.quant.keep import samples_key
 from qstudio.quant.layer_errors import layer_results
 from qstudio.quant.network import Network
 from qstudio.quant.progress import RunProgress
+from qstudio.quant.prune.sparsity import lost_zeros, sparse_saving, with_sparsity
 from qstudio.quant.simulate import SimulatedModel
 from qstudio.quant.verify import verify
 
@@ -72,12 +73,13 @@ def measure(
     options: PtqOptions,
     progress: RunProgress,
     on_phase: OnPhase | None = None,
+    original: Network | None = None,
 ) -> RunResult:
     """Return the result of a run whose encodings and values are known: the same for PTQ and for training.
 
     Args:
         model: As opened; its latency is compared with.
-        network: As prepared: folded, refined.
+        network: As prepared: pruned, folded, refined.
         dataset: What is evaluated on.
         samples: Which of it.
         encodings: Of weights and activations.
@@ -86,12 +88,14 @@ def measure(
         options: Export path, timing.
         progress: Told of every phase; stops between batches.
         on_phase: Told the result after "simulate", "export", "verify" and "time".
+        original: The network before it was pruned, whose metrics and size are those of float; None = `network`.
 
     Raises:
         UserError: The file cannot be written.
         JobCancelled: The run was stopped; nothing is left at the export path that was not there before.
     """
     began = time.perf_counter() - result.seconds
+    original = original or network
     split, chosen = samples.evaluation, samples.evaluation_indices
 
     def told(phase: str, **fields: object) -> RunResult:
@@ -102,15 +106,17 @@ def measure(
 
     simulated = SimulatedModel(network, encodings, values, ordered=True, threads=options.threads)
     float_scores = float_predictions(
-        network, split, chosen, samples_key(dataset, split, chosen), progress.part("float")
+        original, split, chosen, samples_key(dataset, split, chosen), progress.part("float")
     )
     scores = predict(network, simulated.run, split, chosen, progress.part("simulate"))
     layers = layer_results(simulated, encodings, split, chosen[:ERROR_SAMPLES], progress.part("compare"))
+    layers = with_sparsity(layers, original, simulated, result.recipe)
     result = told(
         "simulate",
         float=metrics_of(network, float_scores, split, chosen, None),
         simulated=metrics_of(network, scores, split, chosen, float_scores),
         layers=layers,
+        notes=(*result.notes, *lost_zeros(simulated, result.recipe)),
     )
     with tempfile.TemporaryDirectory(prefix="qstudio-") as folder:
         progress.part("export")(0, 1)
@@ -125,6 +131,9 @@ def measure(
         )
         file_bytes = save_model(exported, path)
         sizes = size_bytes(network, result.recipe, file_bytes)
+        saved = sparse_saving(simulated, result.recipe)
+        sparse = None if saved is None else sizes.quantized - saved
+        sizes = replace(sizes, float=4 * original.description.parameters, sparse=sparse)
         result = told("export", export_path=options.export_path, size_bytes=sizes)
         report = progress.part("verify")
         verified = verify(exported, simulated, scores, split, chosen, threads=options.threads, report=report)

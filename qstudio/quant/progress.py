@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qstudio.core.context import JobContext
+from qstudio.core.pruning import prunes
 from qstudio.core.recipe import Recipe
 from qstudio.core.refinement import REFINEMENTS
 from qstudio.quant.evaluate import Report
@@ -12,6 +13,7 @@ class RunProgress:
     """Turns the progress of each phase into the progress of the run."""
 
     SHARES = (
+        ("prune", 0.05, "Pruning"),
         ("prepare", 0.05, "Refining the network"),
         ("calibrate", 0.08, "Collecting statistics"),
         ("refine", 0.3, "Refining the weights"),
@@ -38,6 +40,7 @@ class RunProgress:
         chosen = {text.partition(":")[0] for text in recipe.refinements}
         stages = {REFINEMENTS[name].stage for name in chosen}
         there = {
+            "prune": prunes(recipe),
             "prepare": "network" in stages,
             "refine": "values" in stages,
             "time": measure_latency,

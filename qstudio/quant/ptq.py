@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from qstudio.core.context import JobContext, SilentContext
+from qstudio.core.pruning import prunes
 from qstudio.core.recipe import Recipe
 from qstudio.core.refinement import check_refinements
 from qstudio.core.results import RunResult
@@ -19,6 +20,8 @@ from qstudio.quant.keep import samples_key
 from qstudio.quant.network import Network, network_for
 from qstudio.quant.outcome import OnPhase, PtqOptions, data_hash, measure, versions
 from qstudio.quant.progress import RunProgress
+from qstudio.quant.prune.run import prune_model
+from qstudio.quant.prune.sparsity import with_zeros_kept
 from qstudio.quant.refine.run import refine_network, refine_values
 from qstudio.quant.statistics import nonfinite_notes
 
@@ -33,7 +36,7 @@ def run_ptq(
     ctx: JobContext | None = None,
     on_phase: OnPhase | None = None,
 ) -> RunResult:
-    """Quantize a model after training and measure everything about it.
+    """Quantize a model after training and measure everything about it; what the recipe prunes goes first.
 
     The same model, data, recipe, options and processor give the same numbers (times apart): samples are chosen by
     seed, batches have a fixed size and order, and what refinements draw at random follows from the seed.
@@ -55,12 +58,17 @@ def run_ptq(
     started = time.perf_counter()
     recipe = replace(recipe, refinements=check_refinements(recipe.refinements))
     progress = RunProgress(ctx or SilentContext(), options.measure_latency, recipe)
-    network = network_for(model, "fold" in recipe.refinements, options.device)
+    folds = "fold" in recipe.refinements
+    network = original = network_for(model, folds, options.device)
     check_network(network, dataset)
     samples = choose_samples(
         dataset, options.calibration_samples, options.eval_samples, options.seed, calibration_dataset
     )
     chosen = samples.calibration_indices
+    pruning_notes: tuple[str, ...] = ()
+    if prunes(recipe):
+        pruned = prune_model(model, recipe, samples, device=options.device, ctx=progress.context("prune"))
+        network, pruning_notes = network_for(pruned.model, folds, options.device), pruned.notes
     network = refine_network(network, recipe, samples.calibration, chosen, options.seed, progress.context("prepare"))
     result = RunResult(
         recipe=recipe,
@@ -71,7 +79,7 @@ def run_ptq(
         device=options.device,
         calibration_samples=len(samples.calibration_indices),
         versions=versions(),
-        notes=(*network.notes, *samples.notes),
+        notes=(*pruning_notes, *network.notes, *samples.notes),
     )
 
     statistics_key = samples_key(calibration_dataset or dataset, samples.calibration, samples.calibration_indices)
@@ -86,11 +94,22 @@ def run_ptq(
     refined = refine_values(
         network, recipe, encodings, samples.calibration, chosen, options.seed, progress.context("refine")
     )
+    refined = with_zeros_kept(network, recipe, refined)
     encodings, result = refined.encodings, replace(result, notes=(*result.notes, *refined.notes))
 
     result = replace(result, seconds=time.perf_counter() - started)
     return measure(
-        model, network, dataset, samples, encodings, refined.weight_values, result, options, progress, on_phase
+        model,
+        network,
+        dataset,
+        samples,
+        encodings,
+        refined.weight_values,
+        result,
+        options,
+        progress,
+        on_phase,
+        original,
     )
 
 

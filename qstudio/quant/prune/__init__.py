@@ -1,0 +1,1 @@
+"""Pruning: filters and single weights that are taken away before a network is quantized."""
