@@ -56,6 +56,7 @@ class SimulatedModel:
         self.biases: dict[str, Encoding] = bias_encodings(proto, layers, encodings.activations, self.weights)
         """Layer name to int32 encoding."""
         self.parameters: Parameters = self._parameters()
+        self._channels_last: Parameters | None = None
         self.quantizers: dict[str, Rounder] = self._quantizers()
         """ONNX tensor name to what rounds it."""
         self.ordered: dict[str, OrderedLayer] = self._ordered(threads) if ordered else {}
@@ -63,8 +64,15 @@ class SimulatedModel:
 
     def run(self, inputs: Mapping[str, Tensor], observe: Observe | None = None) -> dict[str, Tensor]:
         """Compute the outputs on one batch; `observe` sees tensors after rounding."""
+        parameters = self.parameters
+        if not self.ordered:
+            # A fifth faster on ResNet-20: convolutions then need not reorder what they read and write.
+            if self._channels_last is None:
+                self._channels_last = {name: _channels_last(value) for name, value in parameters.items()}
+            parameters = self._channels_last
+            inputs = {name: _channels_last(value) for name, value in inputs.items()}
         return self.network.executor.run(
-            inputs, observe=observe, transform=self.transform, parameters=self.parameters, layers=self.ordered
+            inputs, observe=observe, transform=self.transform, parameters=parameters, layers=self.ordered
         )
 
     def transform(self, tensor: str, values: Tensor) -> Tensor:
@@ -131,3 +139,7 @@ class SimulatedModel:
             if quantizer is not None:
                 found.update(dict.fromkeys(site.quantized_at or (site.id,), quantizer))
         return found
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
