@@ -96,7 +96,7 @@ def test_outliers_and_a_dynamic_scale_are_chosen(studio, panel):
     assert after is not None
     assert after.clip[1] <= before.clip[1]
     dynamic = panel.activations.controls.dynamic
-    panel.tabs.setCurrentWidget(panel.activations)
+    panel.tabs.setCurrentIndex(1)
     studio.settle()
     studio.qtbot.mouseClick(dynamic.button(True), Qt.MouseButton.LeftButton)
     studio.settle()
