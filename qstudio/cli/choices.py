@@ -5,14 +5,20 @@ from __future__ import annotations
 import difflib
 import re
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from qstudio.cli.asking import Asker
 from qstudio.core.errors import UserError
 from qstudio.core.first_last import with_first_last_bits
+from qstudio.core.layer_rank import RankSelector, parse_selector
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.recipe import FIELDS, Recipe, Rule, Values, check_refinements, make_values
+from qstudio.core.statistics import SiteStatistics
+from qstudio.core.storage import INT8
+from qstudio.engine.messages import WeightStatistics
 from qstudio.session.data_words import data_spec
 from qstudio.session.options import RunOptions
 from qstudio.session.recipe_file import read_recipe
@@ -35,6 +41,11 @@ class Setting:
     glob: str
     values: Values
 
+    @property
+    def ranks(self) -> RankSelector | None:
+        """What "@l1:25%" in the glob's place means; None for globs."""
+        return parse_selector(self.glob)
+
     def matches(self, layer: str) -> bool:
         """Return whether a layer is meant: by its exact name (which may hold brackets), or by the glob."""
         return layer == self.glob or fnmatchcase(layer, self.glob)
@@ -53,6 +64,7 @@ def run_options(arguments: Namespace, device: str = "cpu") -> RunOptions:
         measure_latency=not getattr(arguments, "no_latency", False),
         latency_batch=getattr(arguments, "batch", 1),
         threads=getattr(arguments, "threads", 0),
+        storage=getattr(arguments, "storage", INT8),
     )
 
 
@@ -65,8 +77,17 @@ class RecipeChoices:
     first_last_bits: str | None
     settings: tuple[Setting, ...]
 
-    def apply(self, model: ModelInfo) -> Recipe:
+    @property
+    def needs_weights(self) -> bool:
+        """Whether layers are chosen by the size of their weights."""
+        return any(setting.ranks is not None for setting in self.settings)
+
+    def apply(self, model: ModelInfo, weights: Mapping[str, SiteStatistics] | None = None) -> Recipe:
         """Return the recipe for a model.
+
+        Args:
+            model: Its layers are meant by the settings.
+            weights: Statistics of the weights by site; needed where `needs_weights`.
 
         A --set becomes a rule before all others, the last one first, so that the later wins; where a layer's own value
         would win over the rule, that value is changed too.
@@ -78,6 +99,10 @@ class RecipeChoices:
         if self.first_last_bits is not None:
             recipe = with_first_last_bits(recipe, model, self.first_last_bits)
         for setting in self.settings:
+            ranks = setting.ranks
+            if ranks is not None:
+                recipe = recipe.with_layers(ranks.layers(model, weights or {}), **dict(setting.values))
+                continue
             named = [layer.name for layer in model.layers if setting.matches(layer.name)]
             if not named:
                 raise _no_such_layer(setting, model)
@@ -87,6 +112,17 @@ class RecipeChoices:
             recipe = replace(recipe, rules=(Rule(setting.glob, setting.values), *recipe.rules))
             recipe = recipe.with_layers(own, **dict(setting.values))
         return recipe
+
+
+def recipe_of(choices: RecipeChoices, model: ModelInfo, asker: Asker) -> Recipe:
+    """Return the recipe for a model; its weights are looked at where layers are chosen by their size.
+
+    Raises:
+        UserError: A --set matches no layer.
+    """
+    if not choices.needs_weights:
+        return choices.apply(model)
+    return choices.apply(model, {found.site: found for found in asker.ask(WeightStatistics(model.path))})
 
 
 def recipe_choices(arguments: Namespace) -> RecipeChoices:
@@ -152,6 +188,7 @@ def _setting(text: str) -> Setting:
         elif values.get(f"{side}_calibration", "manual") != "manual":
             values[f"{side}_clip"] = None
     try:
+        parse_selector(match["glob"])
         return Setting(text, match["glob"], make_values(**values))
     except UserError as error:
         raise UserError(error.what, f"--set {text}", error.fix) from None

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import Any
 
 from qstudio.cli.asking import Asker
-from qstudio.cli.choices import recipe_choices, run_options
+from qstudio.cli.choices import recipe_choices, recipe_of, run_options
 from qstudio.cli.plain import plain, plain_layer, plain_model, plain_statistics
 from qstudio.cli.tables import amount, number, signed_range, size, table
 from qstudio.core.model_info import LayerInfo, ModelInfo
@@ -34,7 +34,7 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
     choices = recipe_choices(arguments)
     spec = data_spec(arguments)
     model: ModelInfo = asker.ask(OpenModel(arguments.model))
-    recipe = choices.apply(model)
+    recipe = recipe_of(choices, model, asker)
     statistics: dict[str, SiteStatistics] = {s.site: s for s in asker.ask(WeightStatistics(arguments.model))}
     data = _measure(arguments, spec, model, statistics, asker) if spec is not None else None
     layers = [_layer(layer, recipe, arguments.model, statistics, asker) for layer in model.layers]

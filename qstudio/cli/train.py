@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from qstudio.cli.asking import Asker, Interrupted
-from qstudio.cli.choices import recipe_choices, run_options
+from qstudio.cli.choices import recipe_choices, recipe_of, run_options
 from qstudio.cli.plain import plain, plain_run
 from qstudio.cli.quantizing import check_output, choose_device, run_text
 from qstudio.cli.tables import number, table
@@ -78,7 +78,7 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
         raise UserError("there is no training to stop", "--stop-training", "Name its checkpoints with --resume DIR")
     folder, ours = _folder(arguments)
     model: ModelInfo = asker.ask(OpenModel(arguments.model))
-    recipe = choices.apply(model)
+    recipe = recipe_of(choices, model, asker)
     options = run_options(arguments, choose_device(arguments.device, asker))
     request = TrainQat(
         options.request(arguments.model, spec, recipe, arguments.output),

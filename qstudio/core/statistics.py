@@ -37,3 +37,5 @@ class SiteStatistics:
     channel_counts: NDArray[np.int32] | None = None
     """[C, 128] values of each channel between its channel_min and channel_max, exact zeros left out; None for
     activations, which are never quantized per channel. See `qstudio.core.channel_error`."""
+    l1_norm: float = 0.0
+    """Sum of |w| of a weight (float64); 0 for activations."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qstudio.core.affine import integer_range, scale_zero_point
 from qstudio.core.calibration import find_range
+from qstudio.core.layer_rank import MEASURES
 from qstudio.core.model_info import LayerInfo
 from qstudio.core.range_error import range_error
 from qstudio.core.recipe import ResolvedLayer
@@ -167,6 +168,20 @@ class CellMaker:
     def _parameters(self, layer: LayerInfo) -> Cell:
         text = format_count(layer.parameters) if layer.parameters else NO_VALUE
         return Cell(text, muted=not layer.parameters, sort_key=float(layer.parameters))
+
+    def _l1_norm(self, layer: LayerInfo) -> Cell:
+        return self._ranked(layer, "l1")
+
+    def _magnitude(self, layer: LayerInfo) -> Cell:
+        return self._ranked(layer, "magnitude")
+
+    def _ranked(self, layer: LayerInfo, measure: str) -> Cell:
+        statistics = self._session.weight_statistics.get(layer.weight.id) if layer.weight else None
+        if statistics is None:
+            told = tr("Being computed") if layer.weight else tr("This layer has no weights")
+            return Cell(NO_VALUE, told, muted=True)
+        value = MEASURES[measure].of(statistics)
+        return Cell(f"{value:.4g}", tr(MEASURES[measure].help), sort_key=value)
 
     def _macs(self, layer: LayerInfo) -> Cell:
         text = format_large(layer.macs) if layer.macs else NO_VALUE

@@ -130,6 +130,22 @@ COLUMNS: tuple[Column, ...] = (
         True,
     ),
     Column("parameters", "Parameters", "Number of weights and biases.", "Parameters", 10, True),
+    Column(
+        "l1_norm",
+        "L1 norm",
+        "Sum of |w| over the layer's weights. Sort by it, then select rows to change the heaviest layers at once.",
+        "12345.6 MM",
+        13,
+        True,
+    ),
+    Column(
+        "magnitude",
+        "Largest |w|",
+        "Largest magnitude among the layer's weights: what a min-max range has to reach.",
+        "Largest |w| M",
+        14,
+        True,
+    ),
     Column("macs", "MACs", "Multiply-accumulates for one sample.", "123.45 M", 11, True),
     Column(
         "share",
