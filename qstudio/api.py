@@ -126,6 +126,7 @@ def quantize(
     measure_latency: bool = True,
     latency_batch: int = 1,
     threads: int = 0,
+    storage: str = "int8",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunResult:
     """Quantize after training and measure everything: what Run PTQ in the window and `qstudio quantize` do.
@@ -144,6 +145,7 @@ def quantize(
         measure_latency: Whether float and exported model are timed.
         latency_batch: Batch of the timing.
         threads: Threads of onnxruntime; 0 = all cores.
+        storage: How the file stores weights below 8 bits: "int8", or "packed" (smaller, of a newer operator set).
         on_progress: Called about 20 times a second.
 
     Raises:
@@ -159,6 +161,7 @@ def quantize(
         measure_latency=measure_latency,
         latency_batch=latency_batch,
         threads=threads,
+        storage=storage,
     )
     path = model.path if isinstance(model, ModelInfo) else os.fspath(model)
     request = options.request(path, _spec(data), recipe if recipe is not None else Recipe(), os.fspath(export_path))
@@ -181,6 +184,7 @@ def train(
     measure_latency: bool = True,
     latency_batch: int = 1,
     threads: int = 0,
+    storage: str = "int8",
     checkpoints: str | os.PathLike[str] = "",
     resume: bool = False,
     further: bool = True,
@@ -206,6 +210,7 @@ def train(
         measure_latency: Whether float and exported model are timed.
         latency_batch: Batch of the timing.
         threads: Threads of onnxruntime; 0 = all cores.
+        storage: How the file stores weights below 8 bits: "int8", or "packed" (smaller, of a newer operator set).
         checkpoints: Folder of the states after each epoch; empty = none are kept when the call ends.
         resume: Go on from the checkpoint in that folder; everything else must be as it was.
         further: Train what is missing; else measure the best epoch of the checkpoint.
@@ -228,6 +233,7 @@ def train(
         measure_latency=measure_latency,
         latency_batch=latency_batch,
         threads=threads,
+        storage=storage,
     )
     path = model.path if isinstance(model, ModelInfo) else os.fspath(model)
     run = options.request(path, _spec(data), recipe if recipe is not None else Recipe(), os.fspath(export_path))

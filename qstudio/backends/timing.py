@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def measure_latency(
     Raises:
         UserError: The model does not load or run, or a number is not positive.
     """
-    return _measure([model], batch, threads, runs, warmup, ctx)[0]
+    return measure_in_turns([model], batch, threads, runs, warmup, ctx)[0]
 
 
 def measure_pair(
@@ -61,7 +62,12 @@ def measure_pair(
 
     Arguments and errors as for `measure_latency`.
     """
-    original, exported = _measure([float_model, exported_model], batch, threads, runs, warmup, ctx)
+    original, exported = measure_in_turns([float_model, exported_model], batch, threads, runs, warmup, ctx)
+    return latency_pair(original, exported, exported_model)
+
+
+def latency_pair(original: Latency, exported: Latency, exported_model: Model) -> LatencyPair:
+    """Return two latencies measured in turns with the reasons, if the exported model is not faster."""
     name, instructions = processor()
     notes: tuple[str, ...] = ()
     # Below this the export is clearly faster and nothing needs explaining.
@@ -82,9 +88,18 @@ def _verdict(original: Latency, exported: Latency) -> str:
     return f"The exported model is slower than float here ({ratio:.2f} times its time)"
 
 
-def _measure(
-    models: list[Model], batch: int, threads: int, runs: int, warmup: int, ctx: JobContext | None
+def measure_in_turns(
+    models: Sequence[Model],
+    batch: int = 1,
+    threads: int = 1,
+    runs: int = RUNS,
+    warmup: int = WARMUP,
+    ctx: JobContext | None = None,
 ) -> list[Latency]:
+    """Return the latency of each of several models, run in turns so that a slow moment of the machine meets all.
+
+    Arguments and errors as for `measure_latency`.
+    """
     for word, number, least in (("batch", batch, 1), ("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
         if number < least:
             raise UserError(f"{word} is {number}", "benchmark", f"Choose {least} or more")

@@ -267,3 +267,12 @@ def weight_opset(encoding: Encoding | Other, form: Form, axes: int) -> int:
 def stays_integer(encoding: Encoding | Other, form: Form) -> bool:
     """Return whether a weight is a DequantizeLinear of integers that onnxruntime's integer kernels take over."""
     return isinstance(encoding, Encoding) and encoding.scale.ndim < 2 and form.meets_integers
+
+
+def can_pack(encoding: Encoding | Other) -> bool:
+    """Return whether a weight's codes fit into a type below 8 bits."""
+    if isinstance(encoding, OutlierEncoding):
+        return can_pack(encoding.inner)
+    if isinstance(encoding, LevelEncoding):
+        return level_storage(encoding.levels.shape[1], packed=True).bits < 8
+    return isinstance(encoding, Encoding) and weight_storage(encoding, packed=True).bits < 8

@@ -8,6 +8,7 @@ from typing import NoReturn
 from qstudio import __version__
 from qstudio.cli.train_options import TRAIN_EXAMPLES, add_training_options
 from qstudio.core.errors import UserError
+from qstudio.core.storage import INT8, STORAGES
 from qstudio.session.data_words import add_data_options
 
 DESCRIPTION = """\
@@ -244,6 +245,14 @@ def _running(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="where the simulation runs: auto, cpu, cuda[:N] or mps (default: cpu). Exports are always timed and "
         "verified on the CPU",
+    )
+    run.add_argument(
+        "--storage",
+        choices=tuple(STORAGES),
+        default=INT8,
+        help="how the file stores weights below 8 bits (default: int8). "
+        + ". ".join(f"{name}: {meaning}" for name, meaning in STORAGES.items())
+        + ". The size and latency of both are shown",
     )
     run.add_argument("--no-latency", action="store_true", help="do not time the float and the exported model")
     _timing(run)

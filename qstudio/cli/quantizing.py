@@ -14,6 +14,7 @@ from qstudio.cli.tables import milliseconds, number, size, table
 from qstudio.core.errors import UserError
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.results import LatencyPair, Metrics, Parity, RunResult, SizeBytes
+from qstudio.core.storage import STORAGES, StorageChoice, StorageFigures
 from qstudio.engine.messages import ListDevices, OpenModel
 from qstudio.session.data_words import data_spec
 from qstudio.session.recipe_file import write_recipe
@@ -90,6 +91,7 @@ def run_text(result: RunResult, model: ModelInfo, data: str) -> str:
             for line in (
                 _size(result.size_bytes),
                 _latency(result.latency_ms),
+                *_storage(result.storage),
                 *_parity(result.parity),
                 f"file     {result.export_path}" if result.export_path else "",
                 f"recipe   {result.recipe_hash[:12]}",
@@ -146,6 +148,18 @@ def _size(sizes: SizeBytes | None) -> str:
         return ""
     ratio = f" ({sizes.float / sizes.quantized:.1f}x smaller)" if sizes.quantized else ""
     return f"size     {size(sizes.float)} -> {size(sizes.quantized)}{ratio}, as a file {size(sizes.file)}"
+
+
+def _storage(choice: StorageChoice | None) -> list[str]:
+    if choice is None:
+        return []
+    lines: list[str] = []
+    for name in STORAGES:
+        figures: StorageFigures = getattr(choice, name)
+        speed = "" if figures.latency_ms is None else f", {milliseconds(figures.latency_ms)} ms"
+        word = " (this file)" if name == choice.chosen else ""
+        lines.append(f"{'' if lines else 'storage':8} {name:6} {size(figures.file_bytes)}{speed}{word}")
+    return lines
 
 
 def _latency(pair: LatencyPair | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qstudio.core.recipe import Recipe
+from qstudio.core.storage import StorageChoice
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,8 @@ class RunResult:
     seconds: builtins.float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = field(default=())
+    storage: StorageChoice | None = None
+    """Both ways to store weights below 8 bits; None where the files would be equal."""
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ class RunPtq:
     latency_batch: int = 1
     threads: int = 0
     """Threads of onnxruntime sessions; 0 = all cores."""
+    storage: str = "int8"
+    """How the file stores weights below 8 bits: "int8" or "packed"; see `qstudio.core.storage`."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 import qstudio
-from qstudio.backends.qdq import export_qdq
+from qstudio.backends.ort import Model
+from qstudio.backends.qdq import not_exported
 from qstudio.backends.save import save_model
-from qstudio.backends.timing import measure_pair
+from qstudio.backends.timing import latency_pair, measure_in_turns
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import RunResult, SizeBytes
 from qstudio.core.size import layer_bytes
+from qstudio.core.storage import INT8
 from qstudio.data.dataset import Dataset
 from qstudio.data.samples import Samples
 from qstudio.graph.load import LoadedModel
@@ -36,6 +38,7 @@ from qstudio.quant.network import Network
 from qstudio.quant.progress import RunProgress
 from qstudio.quant.prune.sparsity import lost_zeros, sparse_saving, with_sparsity
 from qstudio.quant.simulate import SimulatedModel
+from qstudio.quant.storage import exported_model, with_other_storage
 from qstudio.quant.verify import verify
 
 ERROR_SAMPLES = 256
@@ -60,6 +63,8 @@ class PtqOptions:
     latency_batch: int = 1
     threads: int = 0
     """Of onnxruntime's sessions; 0 = all cores."""
+    storage: str = INT8
+    """How the file stores weights below 8 bits; see `qstudio.core.storage`."""
 
 
 def measure(
@@ -121,20 +126,22 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="qstudio-") as folder:
         progress.part("export")(0, 1)
         path = Path(options.export_path) if options.export_path else Path(folder) / "model.onnx"
-        exported = export_qdq(
-            network.proto,
-            network.layers,
-            simulated.activations,
-            simulated.weights,
-            raise_opset=raise_opset,
-            weight_values=simulated.weight_values,
-        )
+        exported = exported_model(simulated, options.storage)
         file_bytes = save_model(exported, path)
+        other = Path(folder) / "other.onnx"
+        storage = with_other_storage(simulated, options.storage, file_bytes, other)
         sizes = size_bytes(network, result.recipe, file_bytes)
         saved = sparse_saving(simulated, result.recipe)
         sparse = None if saved is None else sizes.quantized - saved
         sizes = replace(sizes, float=4 * original.description.parameters, sparse=sparse)
-        result = told("export", export_path=options.export_path, size_bytes=sizes)
+        float_sites = not_exported(network.layers, simulated.others)
+        result = told(
+            "export",
+            export_path=options.export_path,
+            size_bytes=sizes,
+            storage=storage,
+            notes=(*result.notes, *float_sites),
+        )
         report = progress.part("verify")
         verified = verify(exported, simulated, scores, split, chosen, threads=options.threads, report=report)
         result = told(
@@ -146,8 +153,12 @@ def measure(
         if options.measure_latency:
             progress.part("time")(0, 1)
             threads = options.threads or os.cpu_count() or 1
-            pair = measure_pair(model.proto, path, options.latency_batch, threads, ctx=progress.quiet)
-            result = told("time", latency_ms=pair)
+            timed: list[Model] = [model.proto, path, *([other] if storage is not None else [])]
+            latencies = measure_in_turns(timed, options.latency_batch, threads, ctx=progress.quiet)
+            pair = latency_pair(latencies[0], latencies[1], path)
+            if storage is not None:
+                storage = storage.with_latency(latencies[1].median, latencies[2].median)
+            result = told("time", latency_ms=pair, storage=storage)
     progress.part("done")(1, 1)
     return replace(result, seconds=time.perf_counter() - began)
 

@@ -9,6 +9,7 @@ from qstudio.core.errors import UserError
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import RunResult
+from qstudio.core.storage import INT8, check_storage
 from qstudio.engine.messages import DataSpec, JobState, Progress, RunPtq
 from qstudio.session.training import TrainingRecord
 
@@ -31,6 +32,8 @@ class RunOptions:
     latency_batch: int = 1
     threads: int = 0
     """Threads of onnxruntime; 0 = all cores."""
+    storage: str = INT8
+    """How the exported file stores weights below 8 bits; see `qstudio.core.storage`."""
 
     def __post_init__(self) -> None:
         _at_least(1, self.calibration_samples, "calibration samples")
@@ -39,6 +42,7 @@ class RunOptions:
         _at_least(0, self.seed, "seed")
         _at_least(1, self.latency_batch, "latency batch")
         _at_least(0, self.threads, "threads")
+        check_storage(self.storage)
 
     def request(self, model: str, data: DataSpec, recipe: Recipe, export_path: str = "") -> RunPtq:
         """Return the one message that asks the engine for this run: the same from window, script and command."""
@@ -55,6 +59,7 @@ class RunOptions:
             measure_latency=self.measure_latency,
             latency_batch=self.latency_batch,
             threads=self.threads,
+            storage=self.storage,
         )
 
 

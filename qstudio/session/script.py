@@ -27,6 +27,7 @@ def python_script(request: RunPtq, training: Training | None = None) -> str:
         "measure_latency": request.measure_latency,
         "latency_batch": request.latency_batch,
         "threads": request.threads,
+        "storage": request.storage,
     }
     arguments = [
         repr(_full(request.model)),

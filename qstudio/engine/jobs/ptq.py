@@ -32,6 +32,7 @@ def run_ptq(request: RunPtq, ctx: JobContext) -> RunResult:
         request.measure_latency,
         request.latency_batch,
         request.threads or available_cores(),
+        request.storage,
     )
     return run(
         model.loaded,

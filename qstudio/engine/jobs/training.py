@@ -34,6 +34,7 @@ def train_qat(request: TrainQat, ctx: JobContext) -> TrainResult:
         run.measure_latency,
         run.latency_batch,
         run.threads or available_cores(),
+        run.storage,
     )
     return run_qat(
         model.loaded,

@@ -6,10 +6,11 @@ import math
 
 from qstudio.core.metrics import Z95
 from qstudio.core.results import LatencyPair, Metrics, Parity, RunResult
+from qstudio.core.storage import INT8, PACKED, StorageChoice
 from qstudio.engine.messages import JobState
 from qstudio.session.options import Run
 from qstudio.session.session import Session
-from qstudio.ui.text import format_interval, format_ms, format_percent, format_points, tr
+from qstudio.ui.text import format_bytes, format_interval, format_ms, format_percent, format_points, tr
 
 STATE_WORDS: dict[JobState, str] = {
     JobState.QUEUED: "waiting",
@@ -118,6 +119,18 @@ def parity_words(parity: Parity | None) -> str:
         "{c} of its answers when it fuses."
     ).format(f=format_percent(parity.fused_agreement), c=format_percent(100 - parity.reference_agreement))
     return f"{first} {second}"
+
+
+def storage_words(choice: StorageChoice | None) -> str:
+    """Return what both ways to store weights below 8 bits cost; empty where the files would be equal."""
+    if choice is None:
+        return ""
+    lines = [tr("Weights below 8 bits as")]
+    for name, figures in ((INT8, choice.int8), (PACKED, choice.packed)):
+        speed = f", {format_ms(figures.latency_ms)}" if figures.latency_ms is not None else ""
+        here = f" ({tr('this file')})" if name == choice.chosen else ""
+        lines.append(f"{name}: {tr('file')} {format_bytes(figures.file_bytes)}{speed}{here}")
+    return "\n".join(lines)
 
 
 def latency_words(latency: LatencyPair | None) -> str:

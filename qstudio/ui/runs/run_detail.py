@@ -29,6 +29,7 @@ from qstudio.ui.runs.figures import (
     latency_words,
     metrics_text,
     parity_words,
+    storage_words,
     same_recipe,
     state_text,
 )
@@ -177,6 +178,7 @@ class RunDetail(QWidget):
             size = result.size_bytes
             file = f", {tr('file')} {format_bytes(size.file)}" if size.file is not None else ""
             parts.append(f"{tr('size')}: {format_bytes(size.float)} → {format_bytes(size.quantized)}{file}")
+        parts.append(storage_words(result.storage))
         if result.latency_ms is not None or run.state.is_final:
             parts.append(f"{tr('latency')}: {latency_text(result.latency_ms)}\n{latency_words(result.latency_ms)}")
         parts.append("\n".join(result.notes))
