@@ -29,7 +29,6 @@ from qstudio.core.storage import INT8
 from qstudio.data.dataset import Dataset
 from qstudio.data.samples import Samples
 from qstudio.graph.load import LoadedModel
-from qstudio.graph.opset import raise_opset
 from qstudio.quant.encodings import Encodings
 from qstudio.quant.evaluate import float_predictions, metrics_of, predict
 from qstudio.quant.keep import samples_key
