@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import combinations, product
 from statistics import NormalDist
 
@@ -144,18 +145,12 @@ def test_powers_of_two_have_the_exponents_of_the_formula():
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_base_two_takes_the_widest_shift_that_fits(bits):
-    for power in range(-6, 12):
-        widest_shift(bits, 2.0**power - 1 if power > 0 else 2.0**power)
-
-
-def widest_shift(bits, reach):
-    found = activation_levels(scheme("log2", bits), -reach, reach).levels[0]
+def test_base_two_takes_the_finest_shift_that_fits(bits):
     n = 2 ** (bits - 1) - 1
-    alpha = 1 / math.log2(1 + float(found[n + 1]))  # the level of code 1 is 2^(1 / alpha) - 1
-    assert math.log2(alpha) == pytest.approx(round(math.log2(alpha)), abs=1e-4)
-    assert round(alpha * math.log2(1 + reach)) <= n
-    assert alpha * 2 * math.log2(1 + reach) > n * (1 - 1e-6), "twice as fine would not fit"
+    for power in range(1, 14):  # log2(1 + reach) = power, exactly: alpha is the largest 2^e with 2^e power <= n
+        exponent = max(e for e in range(-20, 20) if Fraction(2) ** e * power <= n)
+        found = activation_levels(scheme("log2", bits), 1 - 2.0**power, 2.0**power - 1).levels[0]
+        assert float(found[n + 1]) == pytest.approx(2.0 ** (2.0**-exponent) - 1, rel=1e-6), power
 
 
 def test_nf4_has_the_levels_of_qlora():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qstudio.core.affine import encode, fake_quantize
+from qstudio.core.affine import Encoding, encode, fake_quantize
 from qstudio.core.encodings import DynamicEncoding, OutlierEncoding
 from qstudio.core.float_formats import float_encoding, round_with_float
 from qstudio.core.formats import FORMATS
-from qstudio.core.histogram import histogram_of
+from qstudio.core.histogram import BINS, Histogram, histogram_of
 from qstudio.core.levels import level_encoding, round_to_levels
 from qstudio.core.range_error import range_error
 from qstudio.core.rounding import dynamic_encoding, histogram_error, outlier_positions, round_values
@@ -82,6 +82,8 @@ def test_symmetric_ranges_at_run_time_are_centred_on_zero():
     assert int(encoding.zero_point) == 0
     assert (encoding.qmin, encoding.qmax) == (-127, 127)
     assert dynamic_encoding(x, DynamicEncoding(4, False)).qmax == 15
+    tie = np.array([-0.5, 254.5], np.float32)  # s = 1, z = round(0.5): even
+    assert int(dynamic_encoding(tie, DynamicEncoding(8, False)).zero_point) == 0
     one = dynamic_encoding(x, DynamicEncoding(1, True))
     assert (one.qmin, one.qmax) == (0, 1)
 
@@ -124,6 +126,22 @@ def test_affine_errors_agree_with_the_integral_over_the_bins():
             histogram, float(encoding.scale), int(encoding.zero_point), encoding.qmin, encoding.qmax
         ).mse
         assert histogram_error(histogram, encoding) == pytest.approx(exact, rel=0.02)
+
+
+def test_grids_in_step_with_the_bins_are_not_met_at_one_phase():
+    width = 2.0**-10
+    counts = np.ones(BINS, np.int64)
+    even = Histogram(counts, -1.0, width, 0, -1.0, 1.0, 0.0, BINS / 3)
+    for steps_in_a_bin in (1, 2, 4, 8):
+        scale = np.asarray(width / steps_in_a_bin, np.float32)
+        encoding = Encoding(scale, np.asarray(0, np.int32), -32767, 32767)
+        assert histogram_error(even, encoding) == pytest.approx(float(scale) ** 2 / 12, rel=0.1)
+
+
+def test_bins_end_where_the_values_end():
+    histogram = histogram_of(np.full(50, 0.25, np.float32))
+    exact = Encoding(np.asarray(0.25, np.float32), np.asarray(0, np.int32), -1, 1)
+    assert histogram_error(histogram, exact) == 0.0
 
 
 def test_an_empty_histogram_and_zeros_cost_what_zero_becomes():
