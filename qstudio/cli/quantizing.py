@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from qstudio.cli.asking import Asker
-from qstudio.cli.choices import recipe_choices, run_options
+from qstudio.cli.choices import recipe_choices, recipe_of, run_options
 from qstudio.cli.plain import plain_run
 from qstudio.cli.tables import milliseconds, number, size, table
 from qstudio.core.errors import UserError
 from qstudio.core.model_info import ModelInfo
-from qstudio.core.results import LatencyPair, Metrics, Parity, RunResult, SizeBytes
+from qstudio.core.results import IntegerParity, LatencyPair, Metrics, Parity, RunResult, SizeBytes
 from qstudio.core.storage import STORAGES, StorageChoice, StorageFigures
 from qstudio.engine.messages import ListDevices, OpenModel
 from qstudio.session.data_words import data_spec
@@ -32,7 +32,7 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
     run_options(arguments)
     check_output(arguments.output, arguments.model)
     model: ModelInfo = asker.ask(OpenModel(arguments.model))
-    recipe = choices.apply(model)
+    recipe = recipe_of(choices, model, asker)
     options = run_options(arguments, choose_device(arguments.device, asker))
     result: RunResult = asker.ask(options.request(arguments.model, spec, recipe, arguments.output))
     if arguments.save_recipe:
@@ -189,4 +189,16 @@ def _parity(parity: Parity | None) -> list[str]:
         f"samples; codes differ by {parity.max_lsb} LSB at most, {parity.codes_equal:.2f} % are equal",
         f"         with onnxruntime's integer kernels {parity.fused_agreement:.2f} % "
         f"(onnxruntime against itself, unfused and fused: {parity.reference_agreement:.2f} %)",
+        *_integer(parity.integer_exact),
+    ]
+
+
+def _integer(exact: IntegerParity | None) -> list[str]:
+    if exact is None:
+        return []
+    different = f"; {len(exact.differing)} tensors differ: {', '.join(exact.differing[:4])}" if exact.differing else ""
+    in_float = f"; {len(exact.float_layers)} layers compute in float" if exact.float_layers else ""
+    return [
+        f"         {exact.codes_equal:.2f} % of its codes are those of integer arithmetic ({exact.operators} operators,"
+        f" {exact.samples:,} samples, {exact.max_lsb} LSB at most){different}{in_float}"
     ]

@@ -16,13 +16,17 @@ from qstudio.core.affine import Encoding
 from qstudio.core.results import Parity
 from qstudio.data.dataset import Split
 from qstudio.quant.evaluate import Report, batch_size, feeds
+from qstudio.quant.integer.parity import integer_parity, saturation_shares
 from qstudio.quant.simulate import SimulatedModel
 
 CODE_SAMPLES = 256
 """Samples on which every code is compared."""
 
 _SUSPICIOUS = 99.5
-"""Percent of agreement between fused and unfused below which saturation is looked into; 99.8 is usual."""
+"""Percent of agreement between fused and unfused below which a run without saturation is added; 99.8 is usual."""
+
+_NAMED = 4
+"""Layers named in a note."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +135,9 @@ def verify(
 ) -> Verified:
     """Run the export without and with optimisation on all samples, and compare.
 
+    The fused run is also compared, on some samples and without saturation, with integer arithmetic
+    (`qstudio.quant.integer`); layers in which 8-bit products saturate on x86 without VNNI are named.
+
     Args:
         exported: The QDQ model.
         model: The simulation it was made from.
@@ -151,6 +158,10 @@ def verify(
     fused = exported_scores(
         exported, model, split, indices, optimize=True, threads=threads, report=part(len(some) + len(indices))
     )
+    # Not foreseen in the progress: it stands still meanwhile, and can still be stopped.
+    waiting = None if report is None else lambda done=0, _=0: report(total, total)
+    exact = integer_parity(exported, model, split, indices, threads=threads, check=waiting)
+    shares = saturation_shares(exported, model, split, indices, threads=threads, check=waiting)
     compared = sum(d.compared for d in differences)
     differing = sum(d.differing for d in differences)
     parity = Parity(
@@ -162,16 +173,17 @@ def verify(
         code_samples=len(some) if differences else 0,
         codes_equal=100.0 * (1 - differing / compared) if compared else 100.0,
         fused_max_lsb=_output_lsb(model, simulated_scores, fused),
+        integer_exact=exact,
+        saturating=shares,
     )
-    notes: tuple[str, ...] = ()
+    precise_agreement = None
     if parity.reference_agreement < _SUSPICIOUS and saturates():
-        # Not foreseen in the progress: it stands still meanwhile, and can still be stopped.
-        waiting = None if report is None else lambda done, _: report(total, total)
         precise = exported_scores(
             exported, model, split, indices, optimize=True, precise=True, threads=threads, report=waiting
         )
-        notes = (_saturation_note(parity, _agreement(plain, precise)),)
-    return Verified(parity, fused, notes)
+        precise_agreement = _agreement(plain, precise)
+    note = _saturation_note(parity, precise_agreement)
+    return Verified(parity, fused, (note,) if note else ())
 
 
 def saturates() -> bool:
@@ -180,11 +192,28 @@ def saturates() -> bool:
     return "avx2" in instructions and not any("vnni" in i or "amx" in i for i in instructions)
 
 
-def _saturation_note(parity: Parity, precise_agreement: float) -> str:
+def _saturation_note(parity: Parity, precise_agreement: float | None) -> str:
+    """Return what is to be known about saturation on this processor, or elsewhere if this one does not do it."""
+    if not parity.saturating:
+        return ""
+    named = [f"{layer} ({share:.2g} % of its sums)" for layer, share in parity.saturating[:_NAMED]]
+    more = len(parity.saturating) - len(named)
+    where = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+    cure = "7-bit weights there avoid it, and so does session.x64quantprecision=1 (slower)"
+    if not saturates():
+        return (
+            "on x86 processors without VNNI onnxruntime's int8 kernels saturate sums of two products at 16 bits in"
+            f" {where}; {cure}"
+        )
+    effect = ""
+    if precise_agreement is not None:
+        effect = (
+            f" The fused run agrees with the unfused one on {parity.reference_agreement:.2f} % of the samples, and on"
+            f" {precise_agreement:.2f} % without saturation."
+        )
     return (
-        f"{processor()[0]} has no VNNI: onnxruntime's int8 kernels saturate sums of two products at 16 bits there. The"
-        f" fused run agrees with the unfused one on {parity.reference_agreement:.2f} % of the samples, and on"
-        f" {precise_agreement:.2f} % with session.x64quantprecision=1 (slower); 7-bit weights avoid it"
+        f"{processor()[0]} has no VNNI: onnxruntime's int8 kernels saturate sums of two products at 16 bits in"
+        f" {where}.{effect} {cure[0].upper()}{cure[1:]}"
     )
 
 

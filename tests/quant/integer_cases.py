@@ -156,9 +156,9 @@ def compare(model, x, folder, precise=True, saturating=False):
     integer = IntegerModel(model, saturating=saturating, threads=1)
     path = str(folder / "optimized.onnx")
     session = make_session(with_outputs(model, integer.codes), threads=1, precise=precise, optimized_path=path)
-    wanted = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"x": x}), strict=True))
+    wanted = dict(zip([o.name for o in session.get_outputs()], session.run(None, {integer.inputs[0]: x}), strict=True))
     seen = {}
-    outputs = integer.run({"x": torch.from_numpy(x)}, observe=seen.__setitem__)
+    outputs = integer.run({integer.inputs[0]: torch.from_numpy(x)}, observe=seen.__setitem__)
     assert seen.keys() == set(integer.codes)
     different = {name: int(np.count_nonzero(codes != wanted[name])) for name, codes in seen.items()}
     return Compared(

@@ -17,6 +17,8 @@ from torch import Tensor
 
 _FLOAT32_EXACT = 2**24
 _INT16_MIN, _INT16_MAX = -(2**15), 2**15 - 1
+_TOGETHER = 2**19
+"""Sums of pairs computed with at a time: 2 MiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +133,20 @@ def saturation(weight: NDArray[np.int64], can: NDArray[np.bool_], codes: Tensor)
         codes: Unsigned codes, [B, G, K, N], zero points not taken off.
     """
     pairs = _paired(weight)
-    groups, rows, count, _ = pairs.shape
-    total = torch.zeros((codes.shape[0], groups, rows, codes.shape[3]), dtype=torch.float32)
+    batch, groups, inner, count = codes.shape
+    if inner % 2:
+        codes = torch.cat([codes, torch.zeros_like(codes[:, :, :1])], dim=2)
+    total = torch.zeros((batch, groups, weight.shape[1], count), dtype=torch.float64)
+    together = max(_TOGETHER // max(batch * count, 1), 1)
     for group in range(groups):
-        for j in range(count):
-            (chosen,) = np.nonzero(can[group, :, j])
-            if not len(chosen):
-                continue
-            factors = torch.from_numpy(pairs[group, chosen, j].astype(np.float32))
-            block = codes[:, group, 2 * j : 2 * j + 2].to(torch.float32)
-            sums = torch.matmul(factors[:, : block.shape[1]], block)
+        rows, places = np.nonzero(can[group])
+        for start in range(0, len(rows), together):
+            row, place = (torch.from_numpy(found[start : start + together]) for found in (rows, places))
+            factors = torch.from_numpy(pairs[group, row.numpy(), place.numpy()].astype(np.float32))[None, :, :, None]
+            sums = codes[:, group].index_select(1, 2 * place).to(torch.float32).mul_(factors[:, :, 0])
+            sums.addcmul_(codes[:, group].index_select(1, 2 * place + 1).to(torch.float32), factors[:, :, 1])
             excess = sums.clamp(_INT16_MIN, _INT16_MAX).sub_(sums)
-            total[:, group].index_add_(1, torch.from_numpy(chosen), excess)
+            total[:, group].index_add_(1, row, excess.to(torch.float64))
     return total, int(torch.count_nonzero(total))
 
 
