@@ -60,7 +60,7 @@ FORMAT_NAMES = (
 )
 
 CALIBRATIONS = (
-    "minmax, moving_average[:CONSTANT], percentile[:PERCENT], tail_percentile[:PERCENT], mse, entropy, mean_std[:K],"
+    "minmax, moving_average[:CONSTANT], percentile[:PERCENT], quantile[:PERCENT], mse, entropy, mean_std[:K],"
     " lsq, or a plug-in's"
 )
 

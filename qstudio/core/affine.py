@@ -6,7 +6,7 @@ q = clamp(round(x / s) + z, qmin, qmax), x^ = s (q - z), ties to even, as ONNX Q
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,18 @@ Number = TypeVar("Number", bound=np.generic)
 
 SMALLEST_SCALE = np.finfo(np.float32).tiny
 """A range narrower than this many steps is not representable; onnxruntime then takes scale 1, zero_point 0."""
+
+
+class Layout(Protocol):
+    """Which values of a tensor share a scale: what `spread` needs to know of an encoding."""
+
+    @property
+    def axis(self) -> int | None:
+        """Channel axis; None per tensor."""
+
+    @property
+    def group_size(self) -> int:
+        """Values of a group; 0 without groups."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +86,8 @@ def is_symmetric(scheme: Scheme) -> bool:
 def scale_zero_point(
     low: NDArray[np.floating] | float,
     high: NDArray[np.floating] | float,
-    qmin: int,
-    qmax: int,
+    qmin: int | NDArray[np.integer],
+    qmax: int | NDArray[np.integer],
     symmetric: bool,
     number_format: str = "int",
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -87,7 +99,7 @@ def scale_zero_point(
     and block floating point are computed as their sources do; see `qstudio.core.conventions`.
     """
     if number_format in CONVENTIONS:
-        return CONVENTIONS[number_format](low, high, qmin, qmax, symmetric)
+        return CONVENTIONS[number_format](low, high, int(qmin), int(qmax), symmetric)
     rmin = np.minimum(np.asarray(low, np.float64), 0.0)
     rmax = np.maximum(np.asarray(high, np.float64), 0.0)
     if symmetric:
@@ -132,7 +144,7 @@ def as_groups(values: NDArray[np.floating], granularity: Granularity, axis: int)
     return padded.reshape(rows.shape[0], count, size)
 
 
-def spread(per_scale: NDArray[Number], shape: tuple[int, ...], encoding: Encoding) -> NDArray[Number]:
+def spread(per_scale: NDArray[Number], shape: tuple[int, ...], encoding: Layout) -> NDArray[Number]:
     """Return one value per scale as an array that broadcasts against a tensor of `shape`."""
     if encoding.axis is None:
         return per_scale.reshape(())

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qstudio.core.affine import integer_range, scale_zero_point
+from qstudio.core.calibrators.direct import lsq_range
 from qstudio.core.range_error import RangeError
 from qstudio.core.scheme import Scheme
 
@@ -33,6 +34,8 @@ class ChannelHistograms:
     """[C] left edge of the first bin."""
     width: NDArray[np.float64]
     """[C] width of a bin; 0 for a constant channel."""
+    values: float = 0.0
+    """Values of each channel, zeros included; 0 = those that are counted."""
 
     @property
     def minimum(self) -> NDArray[np.float64]:
@@ -49,7 +52,17 @@ class ChannelHistograms:
         counts, width = self.counts, self.width
         while counts.size > cells and counts.shape[1] > 8:
             counts, width = counts[:, ::2] + counts[:, 1::2], width * 2
-        return ChannelHistograms(counts, self.low, width)
+        return ChannelHistograms(counts, self.low, width, self.values)
+
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return ([C] E x, [C] E x^2, [C] E|x|), zeros counted, values evenly spread within their bin."""
+        count = np.maximum(self.values or self.counts.sum(axis=1), 1.0)
+        centres = self.low[:, None] + self.width[:, None] * (np.arange(self.counts.shape[1]) + 0.5)
+        square = centres**2 + self.width[:, None] ** 2 / 12.0
+        first, second, magnitude = (
+            (self.counts * each).sum(axis=1) / count for each in (centres, square, abs(centres))
+        )
+        return first, second, magnitude
 
 
 def count_channels(rows: NDArray[np.floating]) -> NDArray[np.int32]:
@@ -68,11 +81,21 @@ def count_channels(rows: NDArray[np.floating]) -> NDArray[np.int32]:
 
 
 def channel_histograms(
-    counts: NDArray[np.integer], channel_min: NDArray[np.floating], channel_max: NDArray[np.floating]
+    counts: NDArray[np.integer],
+    channel_min: NDArray[np.floating],
+    channel_max: NDArray[np.floating],
+    values: float = 0.0,
 ) -> ChannelHistograms:
-    """Return histograms ready for estimates, from what statistics keep of a site."""
+    """Return histograms ready for estimates, from what statistics keep of a site.
+
+    Args:
+        counts: [C, B], exact zeros left out.
+        channel_min: [C] smallest values.
+        channel_max: [C] largest values.
+        values: Values of each channel, zeros included; 0 = those that are counted.
+    """
     low, high = np.asarray(channel_min, np.float64), np.asarray(channel_max, np.float64)
-    return ChannelHistograms(np.asarray(counts, np.float64), low, (high - low) / counts.shape[1])
+    return ChannelHistograms(np.asarray(counts, np.float64), low, (high - low) / counts.shape[1], values)
 
 
 def capped(histograms: ChannelHistograms, clip: tuple[float, float] | None) -> Ends:
@@ -86,27 +109,43 @@ def capped(histograms: ChannelHistograms, clip: tuple[float, float] | None) -> E
 def channel_ends(histograms: ChannelHistograms, scheme: Scheme) -> Ends | None:
     """Return the range a scheme gives each channel, or None where so few bins cannot tell (entropy, plug-ins).
 
-    Percentiles read the channel's cumulative counts. MSE tries 40 shrunk ranges (both ends by the same factor) and
-    takes the cheapest for each channel.
+    Percentiles read the channel's cumulative counts, mean and deviation and LSQ's start its moments. MSE tries 40
+    shrunk ranges (both ends by the same factor) and takes the cheapest for each channel.
     """
     name, _, parameter = scheme.calibration.partition(":")
-    if name == "minmax":
+    if name in ("minmax", "moving_average"):  # a weight is seen once: nothing to average
         return capped(histograms, None)
     if name == "manual":
         return capped(histograms, scheme.clip)
     if name == "percentile":
-        return _percentile_ends(histograms, float(parameter or 99.99))
+        return _percentile_ends(histograms, float(parameter or 99.99), 0.5)
+    if name == "quantile":
+        return _percentile_ends(histograms, float(parameter or 99.99), 1.0)
+    if name == "mean_std":
+        return _mean_std_ends(histograms, float(parameter or 3.0))
+    if name == "lsq":
+        return lsq_range(histograms.moments()[2], histograms.minimum, histograms.maximum, scheme)
     if name == "mse":
         return _mse_ends(histograms, scheme)
     return None
 
 
-def _percentile_ends(histograms: ChannelHistograms, percent: float) -> Ends:
-    """Return quantiles as numpy does: between neighbouring values, which in a channel of 100 lie far apart."""
+def _mean_std_ends(histograms: ChannelHistograms, deviations: float) -> Ends:
+    low, high = capped(histograms, None)
+    mean, square, _ = histograms.moments()
+    reach = deviations * np.sqrt(np.maximum(square - mean**2, 0.0))
+    return np.clip(mean - reach, low, 0.0), np.clip(mean + reach, 0.0, high)
+
+
+def _percentile_ends(histograms: ChannelHistograms, percent: float, each_tail: float) -> Ends:
+    """Return quantiles as numpy does: between neighbouring values, which in a channel of 100 lie far apart.
+
+    `each_tail` is the part of the cut share that each end loses where values lie on both sides of zero.
+    """
     low, high = capped(histograms, None)
     rising = np.concatenate([np.zeros((len(low), 1)), np.cumsum(histograms.counts, axis=1)], axis=1)
     last = np.maximum(rising[:, -1] - 1.0, 0.0)
-    cut = (1.0 - percent / 100.0) * last * np.where((low < 0) & (high > 0), 0.5, 1.0)
+    cut = (1.0 - percent / 100.0) * last * np.where((low < 0) & (high > 0), each_tail, 1.0)
     lows = histograms.low + histograms.width * _quantile_place(rising, cut)
     highs = histograms.low + histograms.width * _quantile_place(rising, last - cut)
     return np.clip(lows, low, 0.0), np.clip(highs, 0.0, high)

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 BINS = 2048
 """Bins of every stored histogram: 16 KiB a site, eight bins for each 8-bit step."""
 
+EXTREMES = 2048
+"""Samples whose extremes are kept, the last ones seen: at most 16 KiB a site. In a moving average with a constant of
+0.01 or more, all that came before weighs less than 0.99^2047 = 1.2e-9, below float32's precision."""
+
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
@@ -35,6 +39,9 @@ class Histogram:
     """Sum of their squares (float64)."""
     nonfinite: int = 0
     """NaN and infinities seen; they are in no other field."""
+    extremes: NDArray[np.float32] | None = None
+    """[S, 2] smallest and largest finite value of each sample in the order seen, of the last EXTREMES samples; None
+    where values do not come from samples (weights)."""
 
     @property
     def count(self) -> int:
@@ -113,6 +120,7 @@ def extend(histogram: Histogram, values: NDArray[np.floating]) -> Histogram:
         histogram.total + total,
         histogram.total_square + square,
         histogram.nonfinite + nonfinite,
+        histogram.extremes,
     )
 
 
@@ -161,7 +169,10 @@ def cover(histogram: Histogram, low: float, high: float) -> Histogram:
 
 
 def merge(first: Histogram, second: Histogram) -> Histogram:
-    """Return the histogram of both data sets; exact in every field but the bins, which move by at most half a bin."""
+    """Return the histogram of both data sets; exact in every field but the bins, which move by at most half a bin.
+
+    The second's samples count as seen after the first's.
+    """
     if second.count == 0:
         return replace(first, nonfinite=first.nonfinite + second.nonfinite)
     if first.count == 0:
@@ -181,4 +192,11 @@ def merge(first: Histogram, second: Histogram) -> Histogram:
         first.total + second.total,
         first.total_square + second.total_square,
         first.nonfinite + second.nonfinite,
+        _latest(first.extremes, second.extremes),
     )
+
+
+def _latest(first: NDArray[np.float32] | None, second: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return np.concatenate([first, second])[-EXTREMES:]

@@ -15,9 +15,14 @@ from qstudio.quant.statistics import StatisticsCollector
 
 Statistics = dict[str, SiteStatistics]
 
-_known: Kept[Statistics] = Kept(
-    8, 2**27, lambda statistics: sum(s.histogram.counts.nbytes + 2 * s.channel_min.nbytes for s in statistics.values())
-)
+
+def _size_bytes(statistics: Statistics) -> int:
+    extremes = (s.histogram.extremes for s in statistics.values())
+    held = sum(s.histogram.counts.nbytes + 2 * s.channel_min.nbytes for s in statistics.values())
+    return held + sum(pairs.nbytes for pairs in extremes if pairs is not None)
+
+
+_known: Kept[Statistics] = Kept(8, 2**27, _size_bytes)
 
 
 def activation_statistics(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qstudio.core.channel_error import count_channels
-from qstudio.core.histogram import BINS, EMPTY, Histogram, cover, histogram_of
+from qstudio.core.histogram import BINS, EMPTY, EXTREMES, Histogram, cover, histogram_of
 from qstudio.core.model_info import LayerInfo, SiteInfo
 from qstudio.core.statistics import Outlier, SiteStatistics
 
@@ -24,7 +24,7 @@ _BOUNDED_BINCOUNT = 2**24
 class SiteAccumulator:
     """Statistics of one site, batch by batch.
 
-    Holds a histogram, two arrays of channels and at most eight outliers, and no tensor.
+    Holds a histogram, two arrays of channels, the extremes of the last samples, at most eight outliers, and no tensor.
     """
 
     def __init__(self, site: str, channel_axis: int | None = 1) -> None:
@@ -35,6 +35,7 @@ class SiteAccumulator:
         self._channel_max: np.ndarray | None = None
         self._outliers: list[Outlier] = []
         self._samples: dict[str, int] = {}
+        self._extremes = _SampleExtremes()
 
     def add(self, values: Tensor, indices: Sequence[int], tensor: str = "") -> None:
         """Count a batch in.
@@ -50,7 +51,8 @@ class SiteAccumulator:
         batched = x.ndim > 0 and x.shape[0] == len(indices)
         if not batched:
             x, indices = x.reshape(1, *x.shape), indices[:1]
-        self._samples[tensor] = self._samples.get(tensor, 0) + len(indices)
+        seen = self._samples.get(tensor, 0)
+        self._samples[tensor] = seen + len(indices)
         shape = tuple(x.shape[1:])
         axis = self._axis if batched and self._axis is not None and 0 < self._axis < x.ndim else None
         rows = _rows(x, axis)
@@ -61,11 +63,13 @@ class SiteAccumulator:
             finite = torch.isfinite(rows)
             nonfinite = int(finite.numel() - finite.sum())
             if not bool(finite.any()):
+                self._extremes.add(seen, low.amin(-1) + torch.inf, high.amax(-1) - torch.inf)
                 self._histogram = replace(self._histogram, nonfinite=self._histogram.nonfinite + nonfinite)
                 return
             # What is not finite takes the place of a value that is there anyway, so that no extreme moves.
             low = torch.where(finite, rows, torch.inf).amin(-1)
             high = torch.where(finite, rows, -torch.inf).amax(-1)
+        self._extremes.add(seen, low.amin(-1), high.amax(-1))
         self._add_outliers(rows, low, high, indices, shape, axis)
         self._add_channels(low, high)
         self._add_histogram(rows, float(low.amin()), float(high.amax()), nonfinite)
@@ -75,7 +79,7 @@ class SiteAccumulator:
         nothing = np.zeros(1, np.float32)
         return SiteStatistics(
             self.site,
-            self._histogram,
+            replace(self._histogram, extremes=self._extremes.finish()),
             nothing if self._channel_min is None else _finite(self._channel_min),
             nothing if self._channel_max is None else _finite(self._channel_max),
             tuple(self._outliers),
@@ -146,6 +150,40 @@ class SiteAccumulator:
             before.total_square + square,
             before.nonfinite + nonfinite,
         )
+
+
+class _SampleExtremes:
+    """Smallest and largest value of each of the last EXTREMES samples.
+
+    Samples are told apart by their number, not by batch: a site that is made of several tensors has one pair for each
+    sample, and the batch size changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._first = 0
+        """Number of the first sample that is kept."""
+        self._pairs = np.zeros((0, 2), np.float32)
+
+    def add(self, start: int, low: Tensor, high: Tensor) -> None:
+        """Count samples `start` and following in; extremes that are not finite stand for a sample without values."""
+        past = max(self._first - start, 0)  # dropped already
+        pairs = torch.stack([low, high], 1)[past:].cpu().numpy()
+        start += past
+        held = len(self._pairs) - (start - self._first)  # samples another tensor of the site has counted already
+        shared = min(max(held, 0), len(pairs))
+        place = slice(start - self._first, start - self._first + shared)
+        self._pairs[place, 0] = np.fmin(self._pairs[place, 0], pairs[:shared, 0])
+        self._pairs[place, 1] = np.fmax(self._pairs[place, 1], pairs[:shared, 1])
+        self._pairs = np.concatenate([self._pairs, pairs[shared:]])
+        spare = len(self._pairs) - 2 * EXTREMES  # twice: tensors of a site lag behind each other by a batch
+        if spare > 0:
+            self._pairs, self._first = self._pairs[spare:], self._first + spare
+
+    def finish(self) -> np.ndarray | None:
+        """Return the [S, 2] pairs of samples that had finite values, None without any."""
+        pairs = self._pairs[-EXTREMES:]
+        pairs = pairs[np.isfinite(pairs).all(axis=1)]
+        return pairs.copy() if len(pairs) else None
 
 
 class StatisticsCollector:
@@ -228,7 +266,8 @@ def weight_statistics(site: SiteInfo, values: np.ndarray) -> SiteStatistics:
     )
     if not rows.shape[1]:
         rows = np.zeros((max(len(rows), 1), 1), np.float32)
-    return SiteStatistics(site.id, histogram, rows.min(1), rows.max(1), outliers, 0, count_channels(rows))
+    total = float(magnitude.sum(dtype=np.float64))
+    return SiteStatistics(site.id, histogram, rows.min(1), rows.max(1), outliers, 0, count_channels(rows), total)
 
 
 def activation_sites(layers: Sequence[LayerInfo]) -> tuple[SiteInfo, ...]:

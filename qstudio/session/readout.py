@@ -9,24 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qstudio.core.affine import Encoding, encode, integer_range
-from qstudio.core.calibration import CALIBRATORS, check_calibration
+from qstudio.core.calibration import CALIBRATORS, calibrations
 from qstudio.core.channel_error import capped, channel_range_error
+from qstudio.core.encodings import FloatEncoding, LevelEncoding
 from qstudio.core.errors import UserError
+from qstudio.core.formats import format_of
 from qstudio.core.model_info import SiteInfo
 from qstudio.core.range_error import RangeError, range_error
 from qstudio.core.scheme import TENSOR, Granularity, Scheme
 from qstudio.core.statistics import SiteStatistics
 from qstudio.engine.messages import WeightPreview
-from qstudio.session.ranges import channel_range_ends, channels_of, tensor_range
+from qstudio.session.other_readout import estimate
+from qstudio.session.ranges import channel_range_ends, channels_of, fill_tensor_ranges, tensor_range
 from qstudio.session.session import Session
 
 Side = Literal["weight", "activation"]
 """Which of a layer's two tensors is looked at."""
 
 Edge = Literal["low", "high"]
-
-PERCENTILES = ("99.9", "99.99", "99.999", "99.9999")
-"""Parameters that are compared side by side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,8 @@ class Readout:
     statistics: SiteStatistics
     clip: tuple[float, float]
     """The chosen range; with scales per channel, the extremes over channels."""
-    encoding: Encoding
+    encoding: Encoding | LevelEncoding | FloatEncoding
+    """Of outliers that stay float and of a dynamic range: what the rest, or the calibration data, is rounded with."""
     error: RangeError
     """Estimated from histograms."""
     exact: WeightPreview | None = None
@@ -47,12 +48,20 @@ class Readout:
     note: str = ""
     """What is special about the range, in words."""
     fixed: bool = False
-    """Whether mathematics fixes the range, so that it cannot be dragged."""
+    """Whether the range cannot be dragged: mathematics fixes it, or the format has none."""
+    drawn: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    """Values with the tensor's distribution, and the same rounded; for schemes that are not affine."""
 
     @property
     def per_channel(self) -> bool:
         """Whether there is more than one scale."""
-        return self.encoding.scale.ndim > 0
+        return isinstance(self.encoding, Encoding) and self.encoding.scale.ndim > 0
+
+    @property
+    def step(self) -> float | None:
+        """Distance between neighbouring codes, in units of the tensor; None where it varies."""
+        affine = isinstance(self.encoding, Encoding) and self.encoding.scale.ndim == 0
+        return float(self.encoding.scale) if affine and isinstance(self.encoding, Encoding) else None
 
     @property
     def sqnr_db(self) -> float:
@@ -71,7 +80,9 @@ class Readout:
     @property
     def levels(self) -> NDArray[np.float64] | None:
         """[L] values the codes stand for; None where each channel has its own."""
-        if self.per_channel:
+        if isinstance(self.encoding, LevelEncoding):
+            return np.asarray(self.encoding.levels[0], np.float64)
+        if isinstance(self.encoding, FloatEncoding) or self.per_channel:
             return None
         codes = np.arange(self.encoding.qmin, self.encoding.qmax + 1, dtype=np.float64)
         return np.asarray((codes - float(self.encoding.zero_point)) * float(self.encoding.scale))
@@ -152,6 +163,8 @@ def read(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme, preview: We
     if fixed is not None:
         error = range_error(statistics.histogram, float(fixed.scale), int(fixed.zero_point), fixed.qmin, fixed.qmax)
         return Readout(side, applied, statistics, (error.low, error.high), fixed, error, exact, note, True)
+    if not applied.is_affine:
+        return _other(side, applied, statistics, exact, note)
     if applied.granularity.kind == "tensor":
         low, high = tensor_range(statistics, applied)
         encoding = encode(applied, low, high, None)
@@ -183,9 +196,32 @@ def read(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme, preview: We
     return Readout(side, applied, statistics, clip, encoding, error, exact, note)
 
 
+def _other(side: Side, scheme: Scheme, statistics: SiteStatistics, exact: WeightPreview | None, note: str) -> Readout:
+    number_format, _ = format_of(scheme.format)
+    dynamic = scheme.dynamic and number_format.family == "affine"
+    if dynamic:
+        scheme = replace(scheme, calibration="minmax", clip=None)
+        note = "Dynamic: each batch has its own range; shown is that of all calibration samples together"
+    elif scheme.granularity.kind != "tensor" and exact is None and number_format.parameters:
+        note = "Estimated with one set of levels for the tensor until exact figures arrive"
+    if number_format.family != "affine":
+        scheme = replace(scheme, symmetric=True)  # levels mirror around zero
+    encoding, error, values, rounded = estimate(statistics.histogram, scheme)
+    low, high = min(statistics.histogram.minimum, 0.0), max(statistics.histogram.maximum, 0.0)
+    if number_format.uses_range:
+        low, high = tensor_range(statistics, scheme)
+        if scheme.symmetric:
+            low, high = -max(-low, high), max(-low, high)
+    if exact is not None:
+        note = "" if not dynamic else note
+    fixed = dynamic or not number_format.uses_range
+    return Readout(side, scheme, statistics, (low, high), encoding, error, exact, note, fixed, (values, rounded))
+
+
 def resolve_scheme(site: SiteInfo, scheme: Scheme) -> tuple[Scheme, str]:
     """Return the scheme as the engine applies it to a site, and what was changed, in words."""
-    if site.kind == "activation" and site.fixed_range is not None and scheme.calibration != "manual":
+    affine = format_of(scheme.format)[0].family == "affine"
+    if site.kind == "activation" and site.fixed_range is not None and scheme.calibration != "manual" and affine:
         low, high = site.fixed_range
         return scheme, f"Mathematics fixes this range: {low:g} to {high:g}"
     if site.kind == "activation" and site.is_output and scheme.calibration not in ("manual", "minmax"):
@@ -201,33 +237,40 @@ def _fixed_encoding(site: SiteInfo, scheme: Scheme) -> Encoding | None:
     """Return the encoding that mathematics fixes (Softmax, Sigmoid: s = 2^-bits, z = 0 as onnxruntime demands)."""
     if site.kind != "activation" or site.fixed_range is None or scheme.calibration == "manual":
         return None
+    if format_of(scheme.format)[0].family != "affine":
+        return None
     if scheme.symmetric:
         return encode(scheme, site.fixed_range[0], site.fixed_range[1], None)
     qmin, qmax = integer_range(scheme)
     return Encoding(np.asarray(2.0**-scheme.bits, np.float32), np.asarray(0, np.int32), qmin, qmax)
 
 
-def calibrations() -> tuple[str, ...]:
-    """Return the calibrations that are compared: all but manual, percentiles with four parameters."""
-    found: list[str] = []
-    for name in CALIBRATORS:
-        if name == "percentile":
-            found += [check_calibration(f"percentile:{p}") for p in PERCENTILES]
-        elif name != "manual":
-            found.append(check_calibration(name))
-    return tuple(found)
-
-
 def calibration_title(calibration: str) -> str:
     """Return a calibration's name for people, "Percentile 99.99"."""
     name, _, parameter = calibration.partition(":")
-    title = CALIBRATORS[name].title if name in CALIBRATORS else name
-    return f"{title} {parameter}" if parameter else title
+    if name not in CALIBRATORS:
+        return f"{name} {parameter}".strip()
+    calibrator = CALIBRATORS[name]
+    known = not calibrator.choices and parameter == f"{calibrator.default:.10g}" if parameter else True
+    return calibrator.title if known else f"{calibrator.title} {parameter}"
+
+
+def short_title(calibration: str) -> str:
+    """Return a calibration's name for narrow places: a percentile's number, "99.99" or "Q 99.99", else its title."""
+    name, _, parameter = calibration.partition(":")
+    if name == "percentile":
+        return parameter
+    if name == "quantile":
+        return f"Q {parameter}"
+    return CALIBRATORS[name].title if name in CALIBRATORS else name
 
 
 def compare(statistics: SiteStatistics, site: SiteInfo, scheme: Scheme) -> tuple[CalibratorReadout, ...]:
     """Return all calibrators side by side at the scheme's bits, symmetry and granularity (cached searches: ~5 ms)."""
     rows = []
+    applied, _ = resolve_scheme(site, scheme)
+    if applied.granularity.kind == "tensor":
+        fill_tensor_ranges(statistics, applied)
     for calibration in calibrations():
         title = calibration_title(calibration)
         trial, _ = resolve_scheme(site, replace(scheme, calibration=calibration, clip=None))

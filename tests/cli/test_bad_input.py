@@ -255,7 +255,7 @@ sys.exit(main({words!r}))
         (["inspect", "MODEL", "--weight-bits", "0"], "weight_bits: '0' is not a bit width. Choose 1 to 16, or float."),
         (["inspect", "MODEL", "--weight-bits", "17"], "Choose 1 to 16, or float"),
         (["inspect", "MODEL", "--granularity", "group:0"], "'group:0' is not a granularity"),
-        (["inspect", "MODEL", "--calibration", "best"], "Choose one of minmax, percentile, mse, entropy, manual"),
+        (["inspect", "MODEL", "--calibration", "best"], "Choose one of minmax, moving_average, percentile, quantile"),
         (["inspect", "MODEL", "--calibration", "manual"], "--set 'LAYER.weight_clip=LOW,HIGH'"),
         (["inspect", "MODEL", "--refine", "fold,magic"], "no refinement 'magic' in this version"),
         (["inspect", "MODEL", "--set", "fc"], "'fc' is not of the form GLOB.FIELD=VALUE"),

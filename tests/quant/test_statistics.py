@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quant_cases import case, small_cnn
 
-from qstudio.core.histogram import EMPTY, extend
+from qstudio.core.calibration import find_range
+from qstudio.core.histogram import EMPTY, EXTREMES, extend
 from qstudio.core.model_info import SiteInfo
+from qstudio.core.scheme import Scheme
 from qstudio.data.load import load_dataset
 from qstudio.quant.calibrate import activation_statistics
 from qstudio.quant.network import network_for
@@ -93,6 +95,43 @@ def test_nan_and_infinity_are_reported_with_the_tensor_and_do_not_poison():
     assert all(np.isfinite(o.value) for o in result.outliers)
     (note,) = nonfinite_notes([result])
     assert note.startswith("layer3/out: 51 values")
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 24, (7, 7, 7, 3), (24,)])
+def test_extremes_of_samples_do_not_depend_on_the_batch(sizes):
+    values = images(3, 24, 2, 3, 3)
+    values[5] = np.nan
+    values[9, 0, 0, 0] = np.inf
+    accumulator, start = SiteAccumulator("t"), 0
+    for size in sizes:
+        for tensor, factor in (("a", 1.0), ("b", -2.0)):  # one site, two tensors
+            part = torch.from_numpy(values[start : start + size] * np.float32(factor))
+            accumulator.add(part, range(start, start + size), tensor)
+        start += size
+    both = np.concatenate([values, -2 * values], axis=1).reshape(24, -1)
+    both = np.where(np.isfinite(both), both, np.nan)[[i for i in range(24) if i != 5]]
+    expected = np.stack([np.nanmin(both, 1), np.nanmax(both, 1)], 1)
+    np.testing.assert_array_equal(accumulator.finish().histogram.extremes, expected)
+
+
+def test_only_the_last_extremes_are_kept():
+    accumulator = SiteAccumulator("t")
+    for start in range(0, 3 * EXTREMES, 512):
+        accumulator.add(torch.arange(start, start + 512).float().reshape(-1, 1), range(start, start + 512))
+    extremes = accumulator.finish().histogram.extremes
+    np.testing.assert_array_equal(extremes[:, 0], np.arange(2 * EXTREMES, 3 * EXTREMES))
+
+
+def test_the_moving_average_is_torchs_observer_shown_one_sample_at_a_time():
+    from torch.ao.quantization import MovingAverageMinMaxObserver
+
+    values = torch.from_numpy(images(4, 60, 2, 3, 3))
+    accumulator, observer = SiteAccumulator("t"), MovingAverageMinMaxObserver(averaging_constant=0.05)
+    accumulator.add(values, range(60))
+    for sample in values:
+        observer(sample[None])
+    found = find_range(accumulator.finish().histogram, Scheme("activation", calibration="moving_average:0.05"))
+    assert found == pytest.approx((float(observer.min_val), float(observer.max_val)), rel=1e-5)
 
 
 def test_padding_of_a_batch_is_dropped():

@@ -18,6 +18,18 @@ from qstudio.core.scheme import Scheme
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
+BUILT_IN = (
+    "minmax",
+    "moving_average",
+    "percentile",
+    "quantile",
+    "mse",
+    "entropy",
+    "mean_std",
+    "lsq",
+    "manual",
+)
+
 EXAMPLE = '''
 """A calibrator that clips at k standard deviations around the mean."""
 
@@ -81,7 +93,7 @@ low, high = find_range(histogram_of(values), Scheme("weight", calibration="sigma
 print(abs(low + 4) < 0.1, abs(high - 4) < 0.1, CALIBRATORS.broken)
 """
     lines = in_fresh_python(tmp_path, script).splitlines()
-    assert lines[0] == "['minmax', 'percentile', 'mse', 'entropy', 'manual', 'sigma'] sigma:3"
+    assert lines[0] == f"{[*BUILT_IN, 'sigma']} sigma:3"
     assert lines[1:] == ["sigma:2", "True True ()"]
 
 
@@ -110,7 +122,7 @@ except UserError as error:
     print(error.sentence())
 """
     lines = in_fresh_python(tmp_path, script).splitlines()
-    assert lines[0] == "['minmax', 'percentile', 'mse', 'entropy', 'manual']"
+    assert lines[0] == str([*BUILT_IN])
     assert lines[1].startswith("sigma qstudio_sigma ")
     assert reason in lines[1]
     assert lines[2].startswith("calibration: 'sigma': its plug-in is broken: ")
@@ -127,13 +139,14 @@ print("importlib.metadata" in sys.modules)
     assert in_fresh_python(Path(), script).strip() == "False"
 
 
-@pytest.mark.parametrize("name", ["minmax", "percentile", "mse", "entropy", "manual"])
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_built_ins_come_in_through_the_same_door(name: str) -> None:
     calibrator = CALIBRATORS[name]
     assert callable(resolve(calibrator.target))
     values = np.linspace(-1.0, 3.0, 5001, dtype=np.float32)
     low, high = find_range(histogram_of(values), Scheme("activation", symmetric=False, calibration=name))
-    assert -1.0 <= low <= 0.0 < high <= 3.0
+    assert low <= 0.0 < high
+    assert name == "lsq" or -1.0 <= low <= high <= 3.0  # LSQ's first range may reach beyond the values
 
 
 def failing(histogram: object, scheme: object, parameter: object) -> tuple[float, float]:
@@ -168,5 +181,5 @@ def test_resolve_names_what_is_missing() -> None:
 
 
 def test_an_unknown_calibration_lists_what_there_is() -> None:
-    with pytest.raises(UserError, match="Choose one of minmax, percentile, mse, entropy, manual"):
+    with pytest.raises(UserError, match=f"Choose one of {', '.join(BUILT_IN)}"):
         check_calibration("best")

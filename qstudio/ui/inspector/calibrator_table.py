@@ -5,6 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QPushButton, QWidget
 
+from qstudio.core.calibration import CALIBRATORS
 from qstudio.session.readout import CalibratorReadout
 from qstudio.ui.inspector.labels import ThemedLabel
 from qstudio.ui.text import NO_VALUE, format_db, format_percent, tr
@@ -117,7 +118,10 @@ def _fill(labels: list[ThemedLabel], row: CalibratorReadout, best: bool) -> None
             "~" + format_percent(row.error.clipped_percent) if row.error.clipped_percent else "0 %",
         ]
         words = tr("The highest SQNR of all") if best else ""
+    calibrator = CALIBRATORS.get(row.calibration.partition(":")[0])
     for label, text in zip(labels, texts, strict=True):
         label.setText(text)
         label.setToolTip(words)
         label.set_bold(best)
+    if calibrator is not None:
+        labels[0].setToolTip("\n".join(part for part in (words, tr(calibrator.words)) if part))
