@@ -62,6 +62,7 @@ def _lloyd(
     edges = np.zeros((len(values), start.shape[1] + 1), np.int64)
     edges[:, -1] = counts
     active = np.arange(len(values))
+    last = values.shape[1] - 1
     for _ in range(MAX_ITERATIONS):
         now = means[active]
         inner = count_below(values, (now[:, :-1] + now[:, 1:]) / 2, active)
@@ -70,10 +71,9 @@ def _lloyd(
         cells[:, 1:-1] = inner
         edges[active] = cells
         size = np.diff(cells, axis=1)
-        total = np.diff(np.take_along_axis(sums[active], cells, axis=1), axis=1)
-        last = values.shape[1] - 1
-        smallest = np.take_along_axis(values[active], np.minimum(cells[:, :-1], last), axis=1)
-        largest = np.take_along_axis(values[active], np.maximum(cells[:, 1:] - 1, 0), axis=1)
+        row = active[:, None]
+        total = np.diff(sums[row, cells], axis=1)
+        smallest, largest = values[row, np.minimum(cells[:, :-1], last)], values[row, np.maximum(cells[:, 1:] - 1, 0)]
         # Differences of long sums are off in the last digits: a mean lies between its own values, and equal values
         # are their own mean. Means without values stay where they are.
         mean = np.where(size > 0, total / np.maximum(size, 1), now)

@@ -1,4 +1,4 @@
-"""What a site is rounded with when a scale and a zero point do not say it all; `qstudio.core.affine` holds what they do.
+"""What a site is rounded with where a scale and a zero point do not say it all (`qstudio.core.affine` has those).
 
 Four kinds beside `Encoding`: levels (any finite set of values), floating point, a range taken at run time, and a few
 values kept in float beside any of the others.
