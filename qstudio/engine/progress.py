@@ -13,6 +13,9 @@ INTERVAL_S = 0.05
 ESTIMATE_AFTER_S = 0.5
 """An estimate from less time than this jumps about and is not given."""
 
+ESTIMATE_AFTER_SHARE = 0.01
+"""Nor is one from less of the work: the first hundredth of a training is the loading of its data."""
+
 
 class ProgressMeter:
     """Turn a job's reports into at most 20 messages a second, with the seconds left."""
@@ -40,6 +43,6 @@ class ProgressMeter:
     def _seconds_left(self, now: float) -> float | None:
         started, offset = self._anchor
         elapsed, advanced = now - started, self._done - offset
-        if elapsed < ESTIMATE_AFTER_S or advanced <= 0:
+        if elapsed < ESTIMATE_AFTER_S or advanced < ESTIMATE_AFTER_SHARE * self._total or advanced <= 0:
             return None
         return max(elapsed * (self._total - self._done) / advanced, 0.0)

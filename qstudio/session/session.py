@@ -37,6 +37,7 @@ from qstudio.session.script import python_script
 from qstudio.session.training import (
     Checkpoint,
     checkpoint_folder,
+    holds_checkpoints,
     prune_checkpoints,
     read_checkpoint,
     remove_checkpoint,
@@ -403,6 +404,8 @@ class Session:
     @property
     def checkpoint(self) -> Checkpoint | None:
         """The unfinished training of exactly what is chosen now; None when there is none."""
+        if not holds_checkpoints(self.checkpoint_root):
+            return None
         folder = self._checkpoint_folder()
         return read_checkpoint(folder) if folder else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,17 @@ def checkpoint_folder(root: str, run: RunPtq, training: Training, model: ModelIn
 
 def read_checkpoint(folder: str) -> Checkpoint | None:
     """Return the training whose checkpoints are in a folder; None where there is none that can be read."""
+    path = Path(folder) / CHECKPOINT_FILE
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return _read(folder, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read(folder: str, _modified_ns: int, _size: int) -> Checkpoint | None:
+    """Read a checkpoint once for each state of its file: the window asks at every edit."""
     try:
         state: Any = json.loads((Path(folder) / CHECKPOINT_FILE).read_text("utf-8"))
         progress = state["progress"]
@@ -89,6 +101,11 @@ def read_checkpoint(folder: str) -> Checkpoint | None:
         return Checkpoint(folder, int(progress["epoch"]), None if best is None else int(best), curve)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def holds_checkpoints(root: str) -> bool:
+    """Return whether there is any unfinished training under `root`."""
+    return bool(root) and next(Path(root).glob(f"*/{CHECKPOINT_FILE}"), None) is not None
 
 
 def remove_checkpoint(folder: str) -> None:

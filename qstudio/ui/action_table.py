@@ -41,6 +41,15 @@ def _run_blocked(c: Commands) -> str:
     return tr(c.session.run_blocked) if c.session.run_blocked else ""
 
 
+def _train_blocked(c: Commands) -> str:
+    return tr(c.session.train_blocked) if c.session.train_blocked else ""
+
+
+def _resume_title(c: Commands) -> str:
+    left = c.session.checkpoint
+    return tr("Resume training") if left is None else tr("Resume training after epoch {e}").format(e=left.epoch)
+
+
 def _cancel_blocked(c: Commands) -> str:
     return "" if c.session.running is not None or c.session.work else tr("Nothing is running")
 
@@ -259,6 +268,43 @@ ACTIONS: tuple[ActionSpec, ...] = (
     S("zoom_reset", "Normal size", "View", partial(_zoom, 0), ("Ctrl+0",)),
     S("reset_layout", "Reset layout", "View", lambda c: c.window.reset_layout(), separator=True),
     S("run_ptq", "Run PTQ", "Run", Commands.run_ptq, ("Ctrl+R",), "fa6s.play", _run_blocked),
+    S(
+        "train",
+        "Train…",
+        "Run",
+        lambda c: c.window.show_training(),
+        ("Ctrl+T",),
+        "fa6s.chart-line",
+        _needs_model,
+        help="Quantization-aware training: its settings, start, and learning curves",
+    ),
+    S(
+        "start_training",
+        "Start training",
+        "Run",
+        Commands.start_training,
+        ("Ctrl+Shift+T",),
+        "fa6s.play",
+        _train_blocked,
+        help="Train the network with quantizers in it, then measure and export the best epoch",
+    ),
+    S(
+        "resume_training",
+        "Resume training",
+        "Run",
+        partial(Commands.start_training, resume=True),
+        blocked=Commands.resume_blocked,
+        title=_resume_title,
+        help="Go on from the checkpoint of the same choices; the numbers are those of an uninterrupted training",
+    ),
+    S(
+        "best_epoch",
+        "Measure best epoch",
+        "Run",
+        partial(Commands.start_training, resume=True, further=False),
+        blocked=Commands.best_epoch_blocked,
+        help="Train no further: measure and export the best epoch of the checkpoint",
+    ),
     S("cancel", "Cancel", "Run", Commands.cancel, ("Esc",), "fa6s.stop", _cancel_blocked),
     S(
         "restore",

@@ -146,6 +146,32 @@ class Commands(QObject):
             return
         self.window.show_perspective("tune")
 
+    def start_training(self, resume: bool = False, further: bool = True) -> None:
+        """Train from the start, or go on from the checkpoint (to the end, or only measuring its best epoch)."""
+        number = len(self.session.runs) + 1
+        stem = Path(self.session.model.path).stem if self.session.model else "model"
+        path = os.path.join(self._exports.name, f"{stem}-run{number}.onnx")
+        try:
+            self.session.train(path, resume=resume, further=further)
+        except UserError as error:
+            self.tell(error)
+            return
+        self.window.show_training()
+
+    def resume_blocked(self) -> str:
+        """Return why no training can be resumed; empty when one can."""
+        if self.session.train_blocked:
+            return self.session.train_blocked
+        return "" if self.session.checkpoint is not None else tr("There is no unfinished training of these choices")
+
+    def best_epoch_blocked(self) -> str:
+        """Return why no best epoch can be measured; empty when one can."""
+        reason = self.resume_blocked()
+        left = self.session.checkpoint
+        if reason or left is None:
+            return reason
+        return "" if left.best_epoch is not None else tr("No epoch at the recipe's own bits is done yet")
+
     def cancel(self) -> None:
         """Stop the run in progress; where there is none, the work in the background."""
         if self.session.running is not None:

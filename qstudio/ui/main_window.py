@@ -49,6 +49,7 @@ class MainWindow(QMainWindow):
         self.strip = AccuracyStrip(session, bridge)
         self.run_bar = RunBar(session, bridge)
         self.pages = QStackedWidget()
+        self._training_buttons: tuple[ActionButton, ActionButton, ActionButton] | None = None
         self.welcome: WelcomePage | None = None
         self.palette_popup: CommandPalette | None = None
         self.actions_table = Actions(ACTIONS, self.commands, self)
@@ -78,7 +79,9 @@ class MainWindow(QMainWindow):
         menus["File"].aboutToShow.connect(self._on_file_menu)
         self.run_button = ActionButton(actions["run_ptq"], "primary")
         self.cancel_button = ActionButton(actions["cancel"])
+        self.train_button = ActionButton(actions["train"])
         self.run_bar.run_place.addWidget(self.run_button)
+        self.run_bar.run_place.addWidget(self.train_button)
         self.run_bar.stop_place.addWidget(self.cancel_button)
         self.undo_button = ActionButton(actions["undo"], "flat")
         self.redo_button = ActionButton(actions["redo"], "flat")
@@ -108,6 +111,8 @@ class MainWindow(QMainWindow):
             bridge.selection_changed,
             bridge.runs_changed,
             bridge.run_selected,
+            bridge.options_changed,
+            bridge.training_changed,
         ):
             signal.connect(self._on_state_changed)
         self.run_bar.data_file_wanted.connect(self.commands.ask_data_file)
@@ -122,9 +127,22 @@ class MainWindow(QMainWindow):
         if self.workspace.build_next():
             self._late.start()
             return
+        self._add_training_buttons()
         self._load_icons()
         if not self.session.devices:
             self.session.list_devices()
+
+    def _add_training_buttons(self) -> None:
+        """Put the actions of a training into its panel, once."""
+        panel = self.workspace.training_panel
+        if panel is not None and self._training_buttons is None:
+            actions = self.actions_table
+            self._training_buttons = (
+                ActionButton(actions["start_training"], "primary"),
+                ActionButton(actions["resume_training"]),
+                ActionButton(actions["best_epoch"]),
+            )
+            panel.add_buttons(*self._training_buttons)
 
     def build_all(self) -> None:
         """Build everything now."""
@@ -184,6 +202,7 @@ class MainWindow(QMainWindow):
         """Show Explore or Tune."""
         self.pages.setCurrentWidget(self.workspace)
         self.workspace.build_all()
+        self._add_training_buttons()
         self.workspace.show_perspective(name)
         self._refresh.start()
 
@@ -191,6 +210,12 @@ class MainWindow(QMainWindow):
         """Show the data panel."""
         self.pages.setCurrentWidget(self.workspace)
         self.workspace.show_data()
+        self._refresh.start()
+
+    def show_training(self) -> None:
+        """Show what a training is asked with, its curves, and the runs."""
+        self.show_perspective("tune")
+        self.workspace.show_training()
         self._refresh.start()
 
     def focus_filter(self) -> None:

@@ -19,9 +19,12 @@ from qstudio.ui.theme import theme
 if TYPE_CHECKING:
     from qstudio.ui.data.data_panel import DataPanel
     from qstudio.ui.inspector.panel import InspectorPanel
+    from qstudio.ui.refinements.panel import RefinementsPanel
     from qstudio.ui.runs.run_chart import RunChart
     from qstudio.ui.runs.run_detail import RunDetail
     from qstudio.ui.runs.runs_table import RunsTable
+    from qstudio.ui.training.curves import TrainingCurves
+    from qstudio.ui.training.panel import TrainingPanel
 
 PERSPECTIVES = ("explore", "tune")
 SIDE_BY_SIDE_PX = 900
@@ -46,7 +49,10 @@ def _fill(place: QWidget, panel: QWidget) -> None:
 
 
 class Workspace(QWidget):
-    """Layers and data at the left; at the right the inspector (Explore) or chart and run (Tune); runs below in Tune."""
+    """Layers, refinements, training and data at the left, what belongs to them at the right, runs below in Tune.
+
+    At the right stand the inspector (Explore) or chart and run (Tune), or the learning curves beside the training.
+    """
 
     def __init__(self, session: Session, bridge: SessionBridge, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -59,6 +65,8 @@ class Workspace(QWidget):
             self._build_runs,
             self._build_inspector,
             self._build_charts,
+            self._build_refinements,
+            self._build_training,
         ]
         self._arranged = False
         self.layer_table = LayerTable(session, bridge)
@@ -68,10 +76,16 @@ class Workspace(QWidget):
         self.inspector: InspectorPanel | None = None
         self.chart: RunChart | None = None
         self.detail: RunDetail | None = None
+        self.refinements: RefinementsPanel | None = None
+        self.training_panel: TrainingPanel | None = None
+        self.curves: TrainingCurves | None = None
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.addTab(self.layer_table, tr("Layers"))
         self._data_place = _place()
+        self._refinements_place, self._training_place = _place(), _place()
+        self.tabs.addTab(self._refinements_place, tr("Refinements"))
+        self.tabs.addTab(self._training_place, tr("Training"))
         self.tabs.addTab(self._data_place, tr("Data"))
         self._right = QStackedWidget()
         self._top = QSplitter(Qt.Orientation.Horizontal)
@@ -88,7 +102,8 @@ class Workspace(QWidget):
             self._all.setStretchFactor(number, share)
         self.tabs.currentChanged.connect(self._on_tab_changed)
         self._places = {name: _place() for name in PERSPECTIVES}
-        for place in self._places.values():
+        self._curves_place = _place()
+        for place in (*self._places.values(), self._curves_place):
             self._right.addWidget(place)
         self._runs_place.hide()
         self.log.hide()
@@ -134,14 +149,45 @@ class Workspace(QWidget):
         pair = FoldingPair((tr("Chart"), self.chart), (tr("Selected run"), self.detail), SIDE_BY_SIDE_PX)
         _fill(self._places["tune"], pair)
 
+    def _build_refinements(self) -> None:
+        from qstudio.ui.refinements.panel import RefinementsPanel
+
+        self.refinements = RefinementsPanel(self._session, self._bridge)
+        _fill(self._refinements_place, self.refinements)
+
+    def _build_training(self) -> None:
+        from qstudio.ui.training.curves import TrainingCurves
+        from qstudio.ui.training.panel import TrainingPanel
+
+        self.training_panel = TrainingPanel(self._session, self._bridge)
+        _fill(self._training_place, self.training_panel)
+        self.curves = TrainingCurves(self._session, self._bridge)
+        _fill(self._curves_place, self.curves)
+
+    def show_training(self) -> None:
+        """Bring the training and its curves to the front."""
+        self.build_all()
+        self.tabs.setCurrentWidget(self._training_place)
+
+    def show_refinements(self) -> None:
+        """Bring the refinements to the front."""
+        self.build_all()
+        self.tabs.setCurrentWidget(self._refinements_place)
+
     def show_data(self) -> None:
         """Bring the samples to the front."""
         self.build_all()
         self.tabs.setCurrentWidget(self._data_place)
 
     def _on_tab_changed(self, _index: int) -> None:
-        """Give the samples the whole width: what stands at the right is about layers."""
-        self._right.setVisible(self.tabs.currentWidget() is self.layer_table)
+        """Show at the right what belongs to the tab: the samples take the whole width."""
+        current = self.tabs.currentWidget()
+        self._right.setVisible(current is not self._data_place)
+        self._show_right()
+
+    def _show_right(self) -> None:
+        training = self.tabs.currentWidget() is self._training_place
+        self._right.setCurrentWidget(self._curves_place if training else self._places[self.perspective])
 
     def show_perspective(self, name: str) -> None:
         """Arrange the panels for Explore or Tune; each keeps the sizes it was given."""
@@ -151,7 +197,7 @@ class Workspace(QWidget):
             return
         self._keep_sizes()
         self.perspective = name
-        self._right.setCurrentWidget(self._places[name])
+        self._show_right()
         self._runs_place.setVisible(name == "tune")
         self._restore_sizes()
 

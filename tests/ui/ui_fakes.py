@@ -32,11 +32,12 @@ from qstudio.engine.messages import (
     Progress,
     RunPtq,
     SamplePage,
+    TrainQat,
     WeightPreview,
     WeightStatistics,
 )
 
-PROCESS = {"RunPtq": "run", "Benchmark": "run"}
+PROCESS = {"RunPtq": "run", "TrainQat": "run", "Benchmark": "run"}
 
 
 def make_model(layers: int = 6, path: str = "/models/fake.onnx") -> ModelInfo:
@@ -174,7 +175,7 @@ def make_page(indices: tuple[int, ...], labelled: bool = True) -> SamplePage:
 
 
 class RecordedEngine:
-    """Answers every request but `RunPtq` at the next dispatch; a test tells what becomes of a run."""
+    """Answers every request but `RunPtq` and `TrainQat` at the next dispatch; a test tells what becomes of a run."""
 
     def __init__(self, model: ModelInfo | None = None) -> None:
         self.model = model or make_model()
@@ -201,7 +202,7 @@ class RecordedEngine:
                 older.superseded = True
                 older.state = JobState.CANCELLED
             self._slots[slot] = job
-        if isinstance(request, RunPtq):
+        if isinstance(request, (RunPtq, TrainQat)):
             self.runs.append(job)
         else:
             self._queue.append(job)

@@ -36,6 +36,8 @@ class RunPoint:
     """Shown on hover: title and figures, lines separated by newlines."""
     current: bool = True
     """Whether the run was made with the recipe as it stands; others are drawn paler."""
+    trained: bool = False
+    """Whether the network was trained with quantizers; drawn as a diamond."""
 
 
 def front(points: tuple[RunPoint, ...]) -> tuple[RunPoint, ...]:
@@ -83,13 +85,19 @@ class RunScatter(Plot):
             self._items[kind] = item
             self.addItem(item)
         self.plotItem.showGrid(x=False, y=True, alpha=0.12)
-        self.set_legend(
+        self._show_kinds()
+        self.set_message(tr("No runs yet: Run PTQ puts the first point here"))
+        self.start()
+
+    def _show_kinds(self) -> None:
+        kinds = [
             ("★", "float", tr("float")),
             ("○", "quantized", tr("simulated")),
             ("●", "quantized", tr("exported, measured")),
-        )
-        self.set_message(tr("No runs yet: Run PTQ puts the first point here"))
-        self.start()
+        ]
+        if any(point.trained for point in self.points):
+            kinds.append(("◆", "quantized", tr("trained")))
+        self.set_legend(*kinds)
 
     def set_points(
         self,
@@ -113,6 +121,7 @@ class RunScatter(Plot):
         self.set_message("" if self.points else empty or tr("No runs yet: Run PTQ puts the first point here"))
         if self.points:
             self._fit()
+        self._show_kinds()
         self._draw(theme().palette)
 
     def set_selected(self, run: int | None) -> None:
@@ -131,14 +140,24 @@ class RunScatter(Plot):
         ground = pg.mkBrush(palette.surface)
         for kind, item in self._items.items():
             chosen = [p for p in self.points if p.kind == kind]
-            pens, brushes = [], []
+            pens, brushes, symbols, sizes = [], [], [], []
             for point in chosen:
                 color = palette.color("float" if kind == "float" else "quantized")
                 if not point.current and kind != "float":
                     color.setAlpha(110)
                 pens.append(pg.mkPen(color, width=2))
                 brushes.append(ground if kind == "simulated" else pg.mkBrush(color))
-            item.setData(x=[p.x for p in chosen], y=[p.y for p in chosen], data=chosen, pen=pens, brush=brushes)
+                symbols.append("star" if kind == "float" else "d" if point.trained else "o")
+                sizes.append(18 if kind == "float" else 15 if point.trained else 12)
+            item.setData(
+                x=[p.x for p in chosen],
+                y=[p.y for p in chosen],
+                data=chosen,
+                pen=pens,
+                brush=brushes,
+                symbol=symbols,
+                size=sizes,
+            )
         line = front(self.points)
         self._front.setData([p.x for p in line], [p.y for p in line])
         self._draw_ring()

@@ -9,6 +9,7 @@ from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.plots.scatter import RunPoint, RunScatter
 from qstudio.ui.runs.figures import drop_text, latency_text, rate, same_recipe
+from qstudio.ui.runs.methods import method_text
 from qstudio.ui.text import format_bytes, format_percent, tr
 
 AXES = ("size", "latency")
@@ -104,7 +105,7 @@ class RunChart(QWidget):
                 if value is None or cost is None:
                     continue
                 detail = (
-                    f"{run.title}: {format_percent(value)} {drop_text(result)}\n"
+                    f"{run.title}, {method_text(run)}: {format_percent(value)} {drop_text(result)}\n"
                     f"{format_bytes(result.size_bytes.quantized)}, {latency_text(result.latency_ms)}\n"
                     + tr("double-click restores its recipe")
                 )
@@ -116,6 +117,7 @@ class RunChart(QWidget):
                         "measured" if kind == "measured" else "simulated",
                         detail,
                         same_recipe(session, run),
+                        run.training is not None,
                     )
                 )
                 break

@@ -29,10 +29,11 @@ from qstudio.ui.runs.figures import (
     latency_words,
     metrics_text,
     parity_words,
-    storage_words,
     same_recipe,
     state_text,
+    storage_words,
 )
+from qstudio.ui.runs.methods import training_words
 from qstudio.ui.table.cells import sqnr_grade
 from qstudio.ui.text import NO_VALUE, format_bytes, format_db, tr
 from qstudio.ui.theme import theme
@@ -140,7 +141,7 @@ class RunDetail(QWidget):
     def _on_changed(self, _value: object = None) -> None:
         run = self._run()
         current = run is not None and same_recipe(self._session, run)
-        state = (run.id, run.state, run.phase, run.result, run.error, current) if run else ()
+        state = (run.id, run.state, run.phase, run.result, run.error, run.training, current) if run else ()
         if state == self._shown and self._shown:
             return
         self._shown = state
@@ -165,11 +166,13 @@ class RunDetail(QWidget):
         """Return the run in paragraphs: why it stopped, accuracy, parity, size, latency, how it was made."""
         result = run.result
         if result is None:
-            return "\n\n".join(part for part in (run.error, tr("Nothing has been measured yet.")) if part)
+            told = (run.error, training_words(run), tr("Nothing has been measured yet."))
+            return "\n\n".join(part for part in told if part)
         parts = [f"{run.error} {tr('What was measured before:')}" if run.error else ""]
         figures = ((tr("float"), result.float), (tr("simulated"), result.simulated), (tr("exported"), result.exported))
         accuracy = [f"{name}: {metrics_text(metrics)}" for name, metrics in figures if metrics is not None]
         parts.append("\n".join((*accuracy, drop_words(result))).strip())
+        parts.append(training_words(run))
         if not run.state.is_final:
             parts.append(tr(PHASE_WORDS.get(run.phase, run.phase)) + "…")
         if result.parity is not None or run.state.is_final:

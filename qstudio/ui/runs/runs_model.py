@@ -29,6 +29,7 @@ from qstudio.ui.runs.figures import (
     same_recipe,
     state_text,
 )
+from qstudio.ui.runs.methods import method_text, training_words
 from qstudio.ui.text import NO_VALUE, format_bytes, format_ms, format_percent, tr
 from qstudio.ui.theme import theme
 
@@ -168,6 +169,15 @@ COLUMNS: tuple[RunColumn, ...] = (
         "current M",
         lambda run: "",
         lambda run: None,
+        False,
+    ),
+    RunColumn(
+        "method",
+        "Method",
+        "PTQ: quantized after training. Else trained with quantizers: the method and its epochs.",
+        "DoReFa, 100 epochs",
+        method_text,
+        lambda run: run.training.settings.epochs if run.training else 0,
         False,
     ),
     RunColumn(
@@ -377,6 +387,8 @@ class RunsModel(QAbstractTableModel):
             extra = latency_words(result.latency_ms if result else None)
         elif column.id in ("state", "notes"):
             extra = notes_of(run)
+        elif column.id == "method":
+            extra = training_words(run)
         elif column.id == "recipe":
             extra = tr("Double-click restores this run's recipe")
         return "\n".join(part for part in (tr(column.help), extra) if part)

@@ -1,0 +1,1 @@
+"""Refinements: what is done to a network so that rounding it costs less."""

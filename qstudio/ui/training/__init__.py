@@ -1,0 +1,1 @@
+"""Training: what it is asked with, and its curves."""
