@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qstudio.core.affine import Encoding, as_groups, encode, integer_range, scale_zero_point
 from qstudio.core.calibration import entropy_bins, entropy_levels, find_range
+from qstudio.core.calibrators.direct import lsq_range
 from qstudio.core.histogram import BINS, histogram_of
 from qstudio.core.model_info import SiteInfo
 from qstudio.core.scheme import TENSOR, Scheme
@@ -83,6 +84,26 @@ def _percentile(rows: Rows, scheme: Scheme, parameter: float | None) -> Ends:
     quantiles = np.quantile(rows.astype(np.float64), [cut / 2, cut, 1 - cut, 1 - cut / 2], axis=1)
     both = (low < 0) & (high > 0)
     return _hold_zero(np.where(both, quantiles[0], quantiles[1]), np.where(both, quantiles[3], quantiles[2]))
+
+
+def _quantile(rows: Rows, scheme: Scheme, parameter: float | None) -> Ends:
+    """Cut (100 - p) % of each row from each tail on its own."""
+    cut = 1.0 - (parameter if parameter is not None else 99.99) / 100.0
+    return _hold_zero(*np.quantile(rows.astype(np.float64), [cut, 1 - cut], axis=1))
+
+
+def _mean_std(rows: Rows, scheme: Scheme, parameter: float | None) -> Ends:
+    """Keep k standard deviations around each row's mean, no wider than the row reaches."""
+    low, high = _minmax(rows, scheme, None)
+    mean = rows.mean(axis=1, dtype=np.float64)
+    reach = (parameter if parameter is not None else 3.0) * rows.std(axis=1, dtype=np.float64)
+    return np.clip(mean - reach, low, 0.0), np.clip(mean + reach, 0.0, high)
+
+
+def _lsq(rows: Rows, scheme: Scheme, parameter: float | None) -> Ends:
+    """Start each row with LSQ's first step, s0 = 2 E|x| / sqrt(Qp)."""
+    magnitude = np.abs(rows).mean(axis=1, dtype=np.float64)
+    return lsq_range(magnitude, rows.min(axis=1), rows.max(axis=1), scheme)
 
 
 def _entropy(rows: Rows, scheme: Scheme, parameter: float | None) -> Ends:
@@ -166,8 +187,12 @@ def _hold_zero(low: NDArray[np.floating], high: NDArray[np.floating]) -> Ends:
 
 _METHODS: dict[str, Callable[[Rows, Scheme, float | None], Ends]] = {
     "minmax": _minmax,
+    "moving_average": _minmax,  # a weight is seen once: nothing to average
     "percentile": _percentile,
+    "quantile": _quantile,
     "mse": _mse,
     "entropy": _entropy,
+    "mean_std": _mean_std,
+    "lsq": _lsq,
     "manual": _manual,
 }

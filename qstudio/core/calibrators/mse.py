@@ -26,8 +26,8 @@ _FINE = np.linspace(0.01, -0.01, 21)
 _REACHES = np.linspace(1.0, 0.025, 40)
 """Shares of the largest magnitude: both ends are cut where it reaches them (one far outlier is on one side only)."""
 
-_WIDE_STEPS = np.array([1.6, 1.25, 1.1, 1.0, 0.9, 0.75, 0.55])
-_NARROW_STEPS = np.linspace(1.08, 0.92, 9)
+_WIDE_STEPS = np.array([1.5, 1.2, 1.0, 0.85, 0.65])
+_NARROW_STEPS = np.linspace(1.09, 0.91, 7)
 """Factors of each end on its own, tried in all pairs."""
 
 
@@ -41,7 +41,7 @@ def mse_ranges(histogram: Histogram, schemes: Sequence[Scheme], parameter: float
 
     Both ends shrink by one of 100 factors. Where they mirror each other or one of them is 0, 21 finer factors are tried
     around the best. Else both are also cut at one of 40 common magnitudes, and from the best of all each end moves on
-    its own: 7 x 7 pairs of factors, then 9 x 9 finer ones.
+    its own: 5 x 5 pairs of factors, then 7 x 7 finer ones.
     """
     full = minmax(histogram, schemes[0], None)
     if full[0] == full[1] or not histogram.width:
