@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from qstudio.backends.activation_pairs import Places, reroute
 from qstudio.backends.graph_edit import GraphEdit
 from qstudio.backends.weight_nodes import FLOAT_TENSORS
-from qstudio.core.affine import SMALLEST_SCALE, integer_range
+from qstudio.core.affine import SMALLEST_SCALE, integer_range, is_symmetric
 from qstudio.core.encodings import DynamicEncoding, FloatEncoding
 from qstudio.core.float_formats import float_type
 from qstudio.core.model_info import SiteInfo
@@ -67,7 +67,7 @@ def add_dynamic(edit: GraphEdit, site: SiteInfo, encoding: DynamicEncoding) -> P
     for tensor in site.quantized_at or (site.id,):
         source, target = reroute(edit, tensor)
         nodes = _Nodes(edit, tensor)
-        if encoding.bits == 8 and not encoding.symmetric:
+        if encoding.bits == 8 and not is_symmetric(_scheme(encoding)):
             outputs = [edit.fresh(f"{tensor}_{word}") for word in ("codes", "scale", "zero_point")]
             nodes.add("DynamicQuantizeLinear", [source], outputs=outputs)
             nodes.add("DequantizeLinear", outputs)
@@ -78,11 +78,14 @@ def add_dynamic(edit: GraphEdit, site: SiteInfo, encoding: DynamicEncoding) -> P
     return places
 
 
+def _scheme(encoding: DynamicEncoding) -> Scheme:
+    return Scheme("activation", encoding.bits, encoding.symmetric, format=encoding.format)
+
+
 def _write_out(nodes: _Nodes, source: str, encoding: DynamicEncoding) -> None:
     """Add s and z from the extremes, then clamp(round(x / s), qmin - z, qmax - z) s."""
-    scheme = Scheme("activation", encoding.bits, encoding.symmetric)
-    symmetric = encoding.symmetric and encoding.bits > 1
-    qmin, qmax = integer_range(scheme)
+    symmetric = is_symmetric(_scheme(encoding))
+    qmin, qmax = integer_range(_scheme(encoding))
     zero = nodes.constant(0.0, "zero")
     low = nodes.add("Min", [nodes.add("ReduceMin", [source], keepdims=0), zero])
     high = nodes.add("Max", [nodes.add("ReduceMax", [source], keepdims=0), zero])
@@ -90,9 +93,17 @@ def _write_out(nodes: _Nodes, source: str, encoding: DynamicEncoding) -> None:
         span, steps = nodes.add("Max", [nodes.add("Neg", [low]), high]), qmax
     else:
         span, steps = nodes.add("Sub", [high, low]), qmax - qmin
-    exact = nodes.add("Div", [span, nodes.constant(steps, "steps")])
-    usable = nodes.add("GreaterOrEqual", [exact, nodes.constant(float(SMALLEST_SCALE), "smallest")])
-    scale = nodes.add("Where", [usable, exact, nodes.constant(1.0, "one")])
+    smallest = nodes.constant(float(SMALLEST_SCALE), "smallest")
+    if encoding.format == "bfp":
+        # Comparing with every power of two is exact; a logarithm is not.
+        exponents = np.arange(-126, 128)
+        reached = nodes.add("GreaterOrEqual", [span, nodes.constant(np.exp2(exponents), "powers")])
+        shared = nodes.constant(np.exp2(np.maximum(exponents - encoding.bits + 2, -126)), "shared")
+        scale = nodes.add("ReduceMax", [nodes.add("Where", [reached, shared, smallest])], keepdims=0)
+    else:
+        exact = nodes.add("Div", [span, nodes.constant(steps, "steps")])
+        usable = nodes.add("GreaterOrEqual", [exact, smallest])
+        scale = nodes.add("Where", [usable, exact, nodes.constant(1.0, "one")])
     first, last = nodes.constant(qmin, "qmin"), nodes.constant(qmax, "qmax")
     if not symmetric:
         shifted = nodes.add("Sub", [first, nodes.add("Div", [low, scale])])
@@ -118,8 +129,8 @@ class _Nodes:
         self._nodes.append(helper.make_node(op_type, inputs, written, name, **attributes))
         return written[0]
 
-    def constant(self, value: float, word: str) -> str:
-        """Add a float32 number and return its name."""
+    def constant(self, value: float | NDArray[np.floating], word: str) -> str:
+        """Add a float32 number, or several, and return their name."""
         number: NDArray[np.float32] = np.asarray(value, np.float32)
         return self._edit.add_initializer(f"{self._tensor}_{word}", number)
 

@@ -75,7 +75,8 @@ class DynamicEncoding:
     """An activation whose scale and zero point follow from its own smallest and largest value, batch by batch.
 
     s = (max(x, 0) - min(x, 0)) / (qmax - qmin), z = clamp(round(qmin - min / s)): ONNX DynamicQuantizeLinear, in
-    float32 like it; symmetric codes use s = max|x| / qmax and z = 0.
+    float32 like it; symmetric codes use s = max|x| / qmax and z = 0; block floating point shares the exponent of the
+    batch's largest value. Conventions ("int:torch") name the codes only.
     """
 
     bits: int

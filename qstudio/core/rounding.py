@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import SMALLEST_SCALE, Encoding, fake_quantize, integer_range
+from qstudio.core.affine import SMALLEST_SCALE, Encoding, fake_quantize, integer_range, is_symmetric
+from qstudio.core.conventions import block_floating_point
 from qstudio.core.encodings import DynamicEncoding, FloatEncoding, LevelEncoding, OutlierEncoding
 from qstudio.core.float_formats import round_with_float
 from qstudio.core.histogram import Histogram
@@ -58,17 +59,19 @@ def dynamic_encoding(values: NDArray[np.floating], encoding: DynamicEncoding) ->
     """Return the scale and zero point of one batch of values, in float32 like ONNX DynamicQuantizeLinear.
 
     Asymmetric: s = (max(x, 0) - min(x, 0)) / (qmax - qmin), z = round(clamp(qmin - min / s, qmin, qmax)). Symmetric:
-    s = max|x| / qmax, z = 0. Values that are all zero, or too small for a float32 scale, take s = 1. NaN and
-    infinities have no part in the range.
+    s = max|x| / qmax, z = 0. Block floating point: s = 2^(floor(log2 max|x|) - b + 2), z = 0. Values that are all zero,
+    or too small for a float32 scale, take s = 1. NaN and infinities have no part in the range.
     """
     x = np.asarray(values, np.float32)
     low, high = np.float32(x.min(initial=0.0)), np.float32(x.max(initial=0.0))
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = x[np.isfinite(x)]
         low, high = np.float32(finite.min(initial=0.0)), np.float32(finite.max(initial=0.0))
-    symmetric = encoding.symmetric and encoding.bits > 1
     scheme = Scheme("activation", encoding.bits, encoding.symmetric, format=encoding.format)
     qmin, qmax = integer_range(scheme)
+    symmetric = is_symmetric(scheme)
+    if encoding.format == "bfp":
+        return Encoding(*block_floating_point(float(low), float(high), qmin, qmax, symmetric), qmin, qmax)
     zero = np.float32(0 if symmetric else qmin)
     with np.errstate(over="ignore"):
         scale = max(-low, high) / np.float32(qmax) if symmetric else (high - low) / np.float32(qmax - qmin)

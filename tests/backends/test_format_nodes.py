@@ -241,14 +241,25 @@ def sites_of(layer):
 
 @pytest.mark.parametrize("wbits", [8, FLOAT_BITS])
 @pytest.mark.parametrize(
-    "text", ["fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "dynamic 8", "dynamic 8 symmetric", "dynamic 5", "dynamic 12"]
+    "text",
+    [
+        "fp16",
+        "bf16",
+        "fp8_e4m3",
+        "fp8_e5m2",
+        "dynamic 8",
+        "dynamic 8 symmetric",
+        "dynamic 5",
+        "dynamic 12",
+        "dynamic 8 bfp",
+    ],
 )
 def test_activations_are_rounded_as_the_reference_rounds_them(text, wbits):
     case = export(small_cnn(), batch(), wbits=wbits)
     others = {}
     for site, encoding in case.activations.items():
         if text.startswith("dynamic"):
-            others[site] = DynamicEncoding(int(text.split()[1]), "symmetric" in text)
+            others[site] = DynamicEncoding(int(text.split()[1]), "symmetric" in text, "bfp" if "bfp" in text else "int")
         else:
             scheme = Scheme("activation", format_of(text)[0].bits[0], format=text)
             others[site] = float_encoding(scheme, float(encoding.low), float(encoding.high), None)

@@ -88,6 +88,13 @@ def test_symmetric_ranges_at_run_time_are_centred_on_zero():
     assert (one.qmin, one.qmax) == (0, 1)
 
 
+def test_block_floating_point_takes_its_exponent_at_run_time():
+    for x, exponent in (([3.0, -5.0], 2), ([8.0], 3), ([-7.99, 1], 2), ([1e-30], -100), ([0.0], None)):
+        encoding = dynamic_encoding(np.array(x, np.float32), DynamicEncoding(8, False, "bfp"))
+        assert float(encoding.scale) == (1.0 if exponent is None else 2.0 ** (exponent - 6))
+        assert (int(encoding.zero_point), encoding.qmin, encoding.qmax) == (0, -127, 127)
+
+
 def test_batches_of_zeros_and_broken_values_have_a_range_too():
     for symmetric in (True, False):
         for x in (np.zeros(4), np.array([]), np.array([np.nan, np.inf]), np.full(3, 1e-44)):
