@@ -92,7 +92,7 @@ def run_text(result: RunResult, model: ModelInfo, data: str) -> str:
                 _size(result.size_bytes),
                 _latency(result.latency_ms),
                 *_storage(result.storage),
-                *_parity(result.parity),
+                *parity_lines(result.parity),
                 f"file     {result.export_path}" if result.export_path else "",
                 f"recipe   {result.recipe_hash[:12]}",
             )
@@ -181,7 +181,8 @@ def _latency(pair: LatencyPair | None) -> str:
     )
 
 
-def _parity(parity: Parity | None) -> list[str]:
+def parity_lines(parity: Parity | None) -> list[str]:
+    """Return in words how far the exported file computes what was simulated; nothing where it was not run."""
     if parity is None:
         return []
     return [
@@ -196,9 +197,14 @@ def _parity(parity: Parity | None) -> list[str]:
 def _integer(exact: IntegerParity | None) -> list[str]:
     if exact is None:
         return []
-    different = f"; {len(exact.differing)} tensors differ: {', '.join(exact.differing[:4])}" if exact.differing else ""
-    in_float = f"; {len(exact.float_layers)} layers compute in float" if exact.float_layers else ""
+    more = ""
+    if exact.differing:
+        count = len(exact.differing)
+        more += f"; {count} tensor{'s differ' if count > 1 else ' differs'}: {', '.join(exact.differing[:4])}"
+    if exact.float_layers:
+        count = len(exact.float_layers)
+        more += f"; {count} layer{'s compute' if count > 1 else ' computes'} in float"
     return [
-        f"         {exact.codes_equal:.2f} % of its codes are those of integer arithmetic ({exact.operators} operators,"
-        f" {exact.samples:,} samples, {exact.max_lsb} LSB at most){different}{in_float}"
+        f"         without saturation at 16 bits {exact.codes_equal:.2f} % of its codes are those of integer arithmetic"
+        f" ({exact.operators} operators, {exact.samples:,} samples, {exact.max_lsb} LSB at most){more}"
     ]

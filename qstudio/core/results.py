@@ -73,7 +73,8 @@ class IntegerParity:
     operators: int
     """Operators computed in integers."""
     float_layers: tuple[str, ...] = ()
-    """Conv, Gemm, MatMul and the like that compute in float between quantized tensors."""
+    """Conv, Gemm, MatMul and the like that compute in float; where they stand between quantized tensors, the order of
+    their float sums can move a code now and then."""
     differing: tuple[str, ...] = ()
     """Tensors with codes that differ."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from onnx import helper
 from quant_cases import case, model_of, small_cnn, weights
 
 from qstudio.backends.processor import processor
-from qstudio.backends.qdq import export_qdq
+from qstudio.cli.quantizing import parity_lines
 from qstudio.core.errors import JobCancelled
 from qstudio.core.recipe import Recipe
+from qstudio.core.storage import INT8
 from qstudio.data.load import load_dataset
 from qstudio.data.samples import choose_samples
 from qstudio.graph.load import load_model
-from qstudio.graph.opset import raise_opset
 from qstudio.quant.calibrate import activation_statistics
 from qstudio.quant.encodings import encodings_for
 from qstudio.quant.evaluate import predict
@@ -29,6 +30,7 @@ from qstudio.quant.keep import samples_key
 from qstudio.quant.network import network_for
 from qstudio.quant.ptq import PtqOptions, run_ptq
 from qstudio.quant.simulate import SimulatedModel
+from qstudio.quant.storage import exported_model
 from qstudio.quant.verify import exported_scores, saturates
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -45,8 +47,7 @@ def exported(model, dataset, recipe=None, count=64):
     simulated = SimulatedModel(
         network, encodings_for(network.layers, recipe or Recipe(), statistics, network.weights())
     )
-    proto = export_qdq(network.proto, network.layers, simulated.activations, simulated.weights, raise_opset=raise_opset)
-    return simulated, proto, chosen.evaluation, chosen.evaluation_indices
+    return simulated, exported_model(simulated, INT8), chosen.evaluation, chosen.evaluation_indices
 
 
 def attention():
@@ -162,7 +163,7 @@ def test_seeing_the_codes_does_not_change_what_is_fused(digits, tmp_path):
     """The comparison puts out every code; the scores are those of a session that does not."""
     simulated, proto, split, indices = exported(small_cnn(), digits)
     scores = exported_scores(proto, simulated, split, indices, optimize=True, precise=True, threads=1)
-    integer = IntegerModel(proto, threads=1)
+    integer = IntegerModel.of(simulated, threads=1)
     assert np.array_equal(predict(simulated.network, integer.run, split, indices), scores)
 
 
@@ -181,6 +182,16 @@ def test_a_run_reports_the_comparison_and_names_the_layers_that_saturate(digits)
     (note,) = [note for note in result.notes if "VNNI" in note]
     assert "conv1" in note
     assert "7-bit weights" in note
+    (line,) = [line for line in parity_lines(result.parity) if "integer arithmetic" in line]
+    assert "100.00 % of its codes" in line
+    assert "6 operators, 64 samples, 0 LSB at most" in line
+    worse = dataclasses.replace(exact, codes_equal=98.5, max_lsb=1, differing=("c1", "g"), float_layers=("up",))
+    (line,) = [
+        line
+        for line in parity_lines(dataclasses.replace(result.parity, integer_exact=worse))
+        if "integer arithmetic" in line
+    ]
+    assert "2 tensors differ: c1, g; 1 layer computes in float" in line
     safe = run_ptq(small_cnn(), digits, Recipe().with_default(weight_bits=7), options)
     assert safe.parity.saturating == ()
     assert not [note for note in safe.notes if "VNNI" in note]

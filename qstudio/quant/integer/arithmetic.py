@@ -55,24 +55,23 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Integer weights of G groups, [G, M, K], ready to be multiplied with columns of centred codes.
-
-    Args:
-        centred: Codes less their zero points, [G, M, K].
-        largest: Largest magnitude of a centred code of the other factor.
-        addend: Largest magnitude of what is added to the sums (bias).
-    """
+    """Integer weights of G groups, [G, M, K], ready to be multiplied with columns of centred codes."""
 
     values: Tensor
-    exact_in_float32: bool
+    """float32 where all sums are exact in it, else float64."""
 
     @staticmethod
-    def of(centred: NDArray[np.int64], largest: int, addend: int = 0) -> Matrix:
-        """Return the weights in the smallest type whose sums are exact."""
+    def of(centred: NDArray[np.integer], largest: int, addend: int = 0) -> Matrix:
+        """Return the weights in the smallest type whose sums are exact.
+
+        Args:
+            centred: Codes less their zero points, [G, M, K].
+            largest: Largest magnitude of a centred code of the other factor.
+            addend: Largest magnitude of what is added to the sums (bias).
+        """
         reach = int(np.abs(centred).sum(axis=-1).max(initial=0)) * largest + addend
-        small = reach < _FLOAT32_EXACT
-        kind = np.float32 if small else np.float64
-        return Matrix(torch.from_numpy(np.ascontiguousarray(centred, dtype=kind)), small)
+        kind = np.float32 if reach < _FLOAT32_EXACT else np.float64
+        return Matrix(torch.from_numpy(np.ascontiguousarray(centred, dtype=kind)))
 
     def times(self, columns: Tensor) -> Tensor:
         """Return the exact sums [B, G, M, N] for centred codes [B, G, K, N]."""
@@ -113,7 +112,7 @@ def code_type(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.int8 if dtype == np.int8 else torch.uint8
 
 
-def pairs_that_can_saturate(weight: NDArray[np.int64], largest: int = 255) -> NDArray[np.bool_]:
+def pairs_that_can_saturate(weight: NDArray[np.int32], largest: int = 255) -> NDArray[np.bool_]:
     """Return which pairs of neighbours of [G, M, K] weights can leave 16 bits, as [G, M, K // 2 rounded up].
 
     VPMADDUBSW (AVX2 and AVX-512 without VNNI) adds a[2j] w[2j] + a[2j+1] w[2j+1] in 16 bits with saturation, a being
@@ -124,7 +123,7 @@ def pairs_that_can_saturate(weight: NDArray[np.int64], largest: int = 255) -> ND
     return (positive * largest > _INT16_MAX) | (negative * largest < _INT16_MIN)
 
 
-def saturation(weight: NDArray[np.int64], can: NDArray[np.bool_], codes: Tensor) -> tuple[Tensor, int]:
+def saturation(weight: NDArray[np.int32], can: NDArray[np.bool_], codes: Tensor) -> tuple[Tensor, int]:
     """Return (what saturating pairs add to the exact sums [B, G, M, N], number of sums that are changed).
 
     Args:
@@ -150,7 +149,7 @@ def saturation(weight: NDArray[np.int64], can: NDArray[np.bool_], codes: Tensor)
     return total, int(torch.count_nonzero(total))
 
 
-def _paired(weight: NDArray[np.int64]) -> NDArray[np.int64]:
+def _paired(weight: NDArray[np.int32]) -> NDArray[np.int32]:
     if weight.shape[-1] % 2:
         weight = np.concatenate([weight, np.zeros_like(weight[..., :1])], axis=-1)
     return weight.reshape(*weight.shape[:-1], -1, 2)

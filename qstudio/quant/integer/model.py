@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qstudio.core.storage import INT8
 from qstudio.quant.integer.graph import QdqGraph
 from qstudio.quant.integer.operators import Saturated
 from qstudio.quant.integer.plan import IntegerStep, integer_steps
 from qstudio.quant.integer.written import AsWritten, reads
+from qstudio.quant.simulate import SimulatedModel
+from qstudio.quant.storage import exported_model
 
 ObserveCodes = Callable[[str, NDArray[Any]], None]
 
@@ -57,6 +60,17 @@ class IntegerModel:
             if graph.holds_codes(name)
         )
         """Tensors of 8-bit codes that `observe` is called with."""
+
+    @classmethod
+    def of(cls, simulated: SimulatedModel, *, saturating: bool = False, threads: int = 0) -> IntegerModel:
+        """Return the integer form of a simulation: its export, with weights stored in int8.
+
+        Args:
+            simulated: What was calibrated; its `run` takes and gives the same tensors.
+            saturating: As x86 without VNNI.
+            threads: For what runs as written; 0 = all cores.
+        """
+        return cls(exported_model(simulated, INT8), saturating=saturating, threads=threads)
 
     def run(self, inputs: Mapping[str, Tensor], observe: ObserveCodes | None = None) -> dict[str, Tensor]:
         """Compute the outputs on one batch.

@@ -71,7 +71,7 @@ class _Weighted(IntegerOperator):
     def __init__(
         self,
         inputs: Grid,
-        weight: NDArray[np.int64],
+        weight: NDArray[np.int32],
         weight_grid: Grid,
         bias: NDArray[np.int64] | None,
         output: Grid | None,
@@ -90,16 +90,14 @@ class _Weighted(IntegerOperator):
             factor = factor / output.step
         self._factor = torch.from_numpy(np.ascontiguousarray(factor, np.float32))
         # Unsigned weights go through kernels that widen to 16 bits before they multiply: those cannot saturate.
-        self._weight = weight
         can = pairs_that_can_saturate(weight) if saturating and weight_grid.dtype == np.int8 else None
-        self._can = can if can is not None and can.any() else None
+        self._saturable = (weight, can) if can is not None and can.any() else None
 
     def _sums(self, centred: Tensor, columns: Tensor) -> Tensor:
         """Return the sums [B, G M, N], bias included, for [B, G, K, N] centred codes and the codes themselves."""
         sums = self._matrix.times(centred)
-        if self._can is not None:
-            unsigned = columns if self.inputs[0].dtype == np.uint8 else columns.to(torch.int16) + 128
-            excess, changed = saturation(self._weight, self._can, unsigned)
+        if self._saturable is not None:
+            excess, changed = saturation(*self._saturable, columns)
             sums = sums.to(torch.float64) + excess
             self.saturated.changed += changed
         self.saturated.sums += sums.numel()
@@ -132,7 +130,7 @@ class IntegerConv(_Weighted):
     def __init__(
         self,
         inputs: Grid,
-        weight: NDArray[np.int64],
+        weight: NDArray[np.int32],
         weight_grid: Grid,
         bias: NDArray[np.int64] | None,
         output: Grid,
@@ -185,7 +183,7 @@ class IntegerProduct(_Weighted):
     def __init__(
         self,
         inputs: Grid,
-        weight: NDArray[np.int64],
+        weight: NDArray[np.int32],
         weight_grid: Grid,
         bias: NDArray[np.int64] | None,
         output: Grid | None,

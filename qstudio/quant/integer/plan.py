@@ -87,7 +87,7 @@ def _conv(graph: QdqGraph, index: int, node: onnx.NodeProto, saturating: bool) -
         return None
     compute = IntegerConv(
         data.grid,
-        weight.constant.astype(np.int64),
+        weight.constant.astype(np.int32),
         weight.grid,
         bias,
         grid,
@@ -117,7 +117,7 @@ def _gemm(graph: QdqGraph, index: int, node: onnx.NodeProto, saturating: bool) -
     output, grid, taken = found
     compute = IntegerProduct(
         data.grid,
-        rows.astype(np.int64),
+        rows.astype(np.int32),
         weight.grid,
         bias,
         grid,
@@ -136,7 +136,7 @@ def _matmul(graph: QdqGraph, index: int, node: onnx.NodeProto, saturating: bool)
     output, grid, taken = found
     weight = graph.weight(node.input[1], -1)
     if weight is not None and weight.constant is not None and weight.constant.ndim == 2:
-        rows = weight.constant.T.astype(np.int64)
+        rows = weight.constant.T.astype(np.int32)
         compute: IntegerOperator = IntegerProduct(data.grid, rows, weight.grid, None, grid, saturating=saturating)
         return IntegerStep(node.name, node.op_type, (data.codes,), output, compute, taken)
     second = graph.activation(node.input[1])

@@ -61,6 +61,7 @@ class AsWritten:
             [tensor for tensor in self._model.graph.initializer if tensor.name in read],
         )
         proto = helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
+        proto.functions.extend(self._model.functions)
         return make_session(proto, threads=self._threads, optimize=False)
 
 
