@@ -69,6 +69,9 @@ class Training:
     for each layer the "best" of both by squared error."""
     pact_decay: float = 2e-4
     """Factor of the sum of squares of PACT's clips in the loss."""
+    pruning_steps: int = 1
+    """In which single weights are pruned, at the beginning of the first so many epochs; the share grows with
+    1 - (1 - step / steps)^3 (Zhu and Gupta, 2017). Filters go at once, before the first epoch."""
     held_out: float = 0.1
     """Share of the training samples (2,000 at most) that picks the best epoch and is not trained on."""
     samples: int | None = None
@@ -95,6 +98,7 @@ class Training:
         _bounded("temperature", self.temperature, 0.0, 100.0, above=True)
         _bounded("feature weight", self.feature_weight, 0.0, 1e6)
         _bounded("crop padding", self.crop_padding, 0, 1024)
+        _bounded("pruning steps", self.pruning_steps, 1, self.epochs)
         _bounded("PACT decay", self.pact_decay, 0.0, 1.0)
         _bounded("held-out share", self.held_out, 0.01, 0.5)
         if self.samples is not None:

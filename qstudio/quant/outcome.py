@@ -35,7 +35,7 @@ from qstudio.quant.keep import samples_key
 from qstudio.quant.layer_errors import layer_results
 from qstudio.quant.network import Network
 from qstudio.quant.progress import RunProgress
-from qstudio.quant.prune.sparsity import lost_zeros, sparse_saving, with_sparsity
+from qstudio.quant.prune.sparsity import pruning_notes, sparse_saving, with_sparsity
 from qstudio.quant.simulate import SimulatedModel
 from qstudio.quant.storage import exported_model, with_other_storage
 from qstudio.quant.verify import verify
@@ -64,6 +64,8 @@ class PtqOptions:
     """Of onnxruntime's sessions; 0 = all cores."""
     storage: str = INT8
     """How the file stores weights below 8 bits; see `qstudio.core.storage`."""
+    calibration_choice: str = "random"
+    """How calibration samples are chosen; see `qstudio.core.sample_choice`."""
 
 
 def measure(
@@ -120,7 +122,7 @@ def measure(
         float=metrics_of(network, float_scores, split, chosen, None),
         simulated=metrics_of(network, scores, split, chosen, float_scores),
         layers=layers,
-        notes=(*result.notes, *lost_zeros(simulated, result.recipe)),
+        notes=(*result.notes, *pruning_notes(original, simulated, result.recipe)),
     )
     with tempfile.TemporaryDirectory(prefix="qstudio-") as folder:
         progress.part("export")(0, 1)

@@ -98,7 +98,7 @@ def prune_model(
         digest.update(f"{tensor.name}{list(tensor.dims)}".encode())
         digest.update(np.ascontiguousarray(numpy_helper.to_array(tensor)).tobytes())
     pruned = LoadedModel(model.path, proto, digest.hexdigest(), model.format)
-    return Pruned(pruned, single, (*prepared.notes, *notes, _summary(prepared.proto, proto, wanted)))
+    return Pruned(pruned, single, (*prepared.notes, *notes))
 
 
 def _explicit_but_unsuited(proto: onnx.ModelProto, recipe: Recipe, wanted: Mapping[str, Pruning]) -> list[str]:
@@ -175,20 +175,4 @@ def _taylor(
         samples.calibration_indices,
         reduce,
         report=lambda done, total: ctx.report(done, total, "Measuring importance"),
-    )
-
-
-def _summary(before: onnx.ModelProto, after: onnx.ModelProto, wanted: Mapping[str, Pruning]) -> str:
-    """Return in one sentence what has gone from the weights of the model."""
-
-    def weights(proto: onnx.ModelProto) -> list[NDArray[np.generic]]:
-        named = {node.input[1] for node in proto.graph.node if node.op_type in PRUNED_OPERATORS}
-        return [numpy_helper.to_array(tensor) for tensor in proto.graph.initializer if tensor.name in named]
-
-    total, left = sum(w.size for w in weights(before)), sum(w.size for w in weights(after))
-    zero = left - sum(int(np.count_nonzero(w)) for w in weights(after))
-    methods = ", ".join(dict.fromkeys(asked.text() for asked in wanted.values()))
-    return (
-        f"pruning ({methods}) removed {100 * (total - left) / total:.1f} % of {total:,} weights"
-        f" and left {100 * zero / total:.1f} % of them zero"
     )

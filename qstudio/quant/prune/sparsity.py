@@ -90,6 +90,26 @@ def sparse_saving(simulated: SimulatedModel, recipe: Recipe) -> int | None:
     return saved if pruned else None
 
 
+def pruning_notes(original: Network, simulated: SimulatedModel, recipe: Recipe) -> tuple[str, ...]:
+    """Return in a sentence what pruning took away, and what of it does not stay away; nothing where nothing is pruned.
+
+    Args:
+        original: The network before pruning.
+        simulated: After it.
+        recipe: Its prunings.
+    """
+    if not prunes(recipe):
+        return ()
+    total = sum(original.value(site.id).size for site in original.weight_sites)
+    weights = [simulated.float_value(site.id) for site in simulated.network.weight_sites]
+    left, stay = sum(weight.size for weight in weights), sum(int(np.count_nonzero(weight)) for weight in weights)
+    summary = (
+        f"of {total:,} weights pruning removed {100 * (total - left) / max(total, 1):.1f} % with their filters"
+        f" and left {100 * (left - stay) / max(total, 1):.1f} % zero"
+    )
+    return (summary, *lost_zeros(simulated, recipe))
+
+
 def lost_zeros(simulated: SimulatedModel, recipe: Recipe) -> tuple[str, ...]:
     """Return a sentence on the layers whose format has no zero, so that pruned weights do not stay what they are."""
     names = {layer.weight.id: layer.name for layer in simulated.network.layers if layer.weight is not None}

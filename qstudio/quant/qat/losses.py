@@ -22,11 +22,17 @@ class Teacher:
         network: The float model.
         samples: What is trained on; where they never vary, all answers are computed once.
         training: Says what is needed.
+        student: The network that is trained, where that is another: features of pruned layers are not compared.
     """
 
-    def __init__(self, network: Network, samples: TrainingSamples, training: Training) -> None:
+    def __init__(
+        self, network: Network, samples: TrainingSamples, training: Training, student: Network | None = None
+    ) -> None:
         self._network = network
         self.features = feature_tensors(network) if training.feature_weight else ()
+        if student is not None:
+            own, other = network.description.tensors, student.description.tensors
+            self.features = tuple(t for t in self.features if t in other and own[t].shape == other[t].shape)
         self.needed = bool(training.distill or training.feature_weight or samples.split.labels is None)
         self._scores: Tensor | None = None
         if self.needed and not self.features and not samples.varied:

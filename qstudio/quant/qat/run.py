@@ -11,6 +11,7 @@ import torch
 
 from qstudio.core.context import JobContext, SilentContext
 from qstudio.core.errors import UserError
+from qstudio.core.pruning import prunes, share_after
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import RunResult
 from qstudio.core.training import TRAINED_REFINEMENTS, Training, TrainResult
@@ -19,11 +20,15 @@ from qstudio.data.samples import choose_samples
 from qstudio.graph.load import LoadedModel
 from qstudio.quant.calibrate import activation_statistics
 from qstudio.quant.keep import samples_key
-from qstudio.quant.network import network_for
+from qstudio.quant.network import Network, network_for
 from qstudio.quant.outcome import OnPhase, PtqOptions, data_hash, measure, versions
-from qstudio.quant.progress import RunProgress
+from qstudio.quant.progress import Checked, RunProgress
+from qstudio.quant.prune.gradual import GradualPruning
+from qstudio.quant.prune.run import prune_model
+from qstudio.quant.prune.sparsity import single_prunings
 from qstudio.quant.ptq import check_network
 from qstudio.quant.qat.checkpoint import CheckpointFolder
+from qstudio.quant.qat.quantizers import DorefaWeight
 from qstudio.quant.qat.samples import TrainingSamples
 from qstudio.quant.qat.train import OnPoint, Trainer
 from qstudio.quant.statistics import nonfinite_notes
@@ -74,15 +79,29 @@ def run_qat(
         raise UserError("there is no folder to continue from", "checkpoints", "Name the folder of the checkpoints")
     other = [name for name in recipe.refinements if name not in TRAINED_REFINEMENTS]
     recipe = replace(recipe, refinements=tuple(n for n in recipe.refinements if n in TRAINED_REFINEMENTS))
-    network = network_for(model, "fold" in recipe.refinements, options.device)
+    folds = "fold" in recipe.refinements
+    network = original = network_for(model, folds, options.device)
     check_network(network, dataset)
     samples = choose_samples(
-        dataset, options.calibration_samples, options.eval_samples, options.seed, calibration_dataset
+        dataset,
+        options.calibration_samples,
+        options.eval_samples,
+        options.seed,
+        calibration_dataset,
+        options.calibration_choice,
     )
     trained_on = TrainingSamples(network, dataset, calibration_dataset, training, options.seed, bool(training.distill))
+    notes: list[str] = []
+    pruning: GradualPruning | None = None
+    if prunes(recipe):
+        first = share_after(1, training.pruning_steps)
+        pruned = prune_model(model, recipe, samples, device=options.device, share=first, ctx=Checked(ctx))
+        network, notes = network_for(pruned.model, folds, options.device), [*pruned.notes]
+        _check_zeros(network, recipe, training.method)
+        pruning = GradualPruning(network, recipe, samples, training.pruning_steps)
     steps = training.epochs * len(trained_on.trained) / max(len(samples.evaluation_indices), 1)
     progress = RunProgress(ctx, options.measure_latency, recipe, steps)
-    notes = [*network.notes, *samples.notes]
+    notes += [*network.notes, *samples.notes]
     if other:
         notes.append(f"training replaces the refinements {', '.join(other)}: they were left out")
     data_sha256 = data_hash(dataset, calibration_dataset)
@@ -120,12 +139,26 @@ def run_qat(
         if on_phase is not None:
             on_phase("calibrate", result)
         within = progress.context("train")
-        trainer = Trainer(network, trained_on, samples, statistics, recipe, training, within, on_point, folder)
+        trainer = Trainer(
+            network,
+            trained_on,
+            samples,
+            statistics,
+            recipe,
+            training,
+            within,
+            on_point,
+            folder,
+            original,
+            pruning,
+        )
         with torch.enable_grad():
             trained = trainer.run(further=further)
         result = replace(result, seconds=time.perf_counter() - began)
         encodings, values = trained.encodings, trained.values
-        result = measure(model, network, dataset, samples, encodings, values, result, options, progress, on_phase)
+        result = measure(
+            model, network, dataset, samples, encodings, values, result, options, progress, on_phase, original
+        )
     return TrainResult(
         run=result,
         training=training,
@@ -136,3 +169,17 @@ def run_qat(
         held_out_samples=len(trained_on.held_out),
         resumed_after=trained.resumed_after,
     )
+
+
+def _check_zeros(network: Network, recipe: Recipe, method: str) -> None:
+    """Refuse to keep weights at zero with a method whose levels leave it out.
+
+    Raises:
+        UserError: Single weights are pruned, and DoReFa rounds them.
+    """
+    for name in single_prunings(network, recipe) if method in ("dorefa", "pact") else ():
+        layer = next(layer for layer in network.layers if layer.weight is not None and layer.weight.id == name)
+        scheme = recipe.settings(layer.name).weight_scheme()
+        if scheme.is_affine and DorefaWeight.suits(scheme.bits):
+            fix = "Train with lsq, lsq+ or ste, or prune filters"
+            raise UserError(f"the levels of {method} leave out zero, which pruned weights need", layer.name, fix)

@@ -63,6 +63,8 @@ class Student:
             if layer.bias is not None and layer.bias.id not in self.plain:
                 self.plain[layer.bias.id] = start(layer.bias.id).requires_grad_()
         self.activations: dict[str, ActivationQuantizer] = {}
+        self.masks: dict[str, Tensor] = {}
+        """Where weights were pruned: 0 where one stays zero, by site."""
         self._at: dict[str, ActivationQuantizer] = {}
         for site in network.activation_sites:
             if (encoding := encodings.activations.get(site.id)) is None:
@@ -120,18 +122,52 @@ class Student:
                 found |= {f"{site}:{name}": leaf for name, leaf in quantizer.leaves().items()}
         return found
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that a checkpoint has to hold: what is learned, and the masks of pruned weights."""
+        return self.leaves() | {f"{site}:mask": mask for site, mask in self.masks.items()}
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the values of leaves, as `leaves` names them."""
+        """Take what `tensors` returned."""
         with torch.no_grad():
             for name, leaf in self.leaves().items():
                 leaf.copy_(tensors[name])
+        ending, device = ":mask", self.network.executor.device
+        self.prune({n.removesuffix(ending): t.to(device) for n, t in tensors.items() if n.endswith(ending)})
+
+    def prune(self, masks: Mapping[str, Tensor]) -> None:
+        """Set weights to zero, from now on for good.
+
+        Args:
+            masks: By site: 1 where a weight stays, in the weight's shape and type.
+        """
+        self.masks = dict(masks)
+        self._hold_zeros()
+
+    def _pruned_leaves(self) -> list[tuple[Tensor, Tensor]]:
+        found = []
+        for site, mask in self.masks.items():
+            weight = self.weights.get(site)
+            found.append((self.plain[site] if weight is None else weight.leaf, mask))
+        return found
+
+    def _hold_zeros(self) -> None:
+        with torch.no_grad():
+            for leaf, mask in self._pruned_leaves():
+                leaf.mul_(mask)
+
+    def mask_gradients(self) -> None:
+        """Forget the gradients of pruned weights; call before each step of the optimiser, which clips their norm."""
+        for leaf, mask in self._pruned_leaves():
+            if leaf.grad is not None:
+                leaf.grad.mul_(mask)
 
     def hold(self) -> None:
-        """Keep scales positive; call after each step of the optimiser."""
+        """Keep scales positive and pruned weights zero; call after each step of the optimiser."""
         for weight in self.weights.values():
             weight.hold()
         for activation in self.activations.values():
             activation.hold()
+        self._hold_zeros()
 
     def follow_weights(self) -> None:
         """Measure the ranges of weights with fixed scales again (STE), from their present values."""

@@ -22,6 +22,7 @@ from qstudio.data.samples import Samples
 from qstudio.quant.encodings import Encodings
 from qstudio.quant.evaluate import predict
 from qstudio.quant.network import Network
+from qstudio.quant.prune.gradual import GradualPruning, Masks
 from qstudio.quant.qat.checkpoint import CheckpointFolder, Progress, Saved, later
 from qstudio.quant.qat.losses import Seen, Teacher, divergence, loss_of
 from qstudio.quant.qat.samples import TrainingSamples
@@ -58,6 +59,8 @@ class Trainer:
         ctx: Told the progress; stops between batches.
         on_point: Told each point of the curve.
         checkpoints: Where states are kept; None keeps none.
+        original: The float network before it was pruned: teacher, and what is compared with; None = `network`.
+        pruning: Of single weights, in steps; None where none are pruned.
 
     Raises:
         UserError: The network's output is not a row of class scores.
@@ -74,13 +77,16 @@ class Trainer:
         ctx: JobContext,
         on_point: OnPoint | None = None,
         checkpoints: CheckpointFolder | None = None,
+        original: Network | None = None,
+        pruning: GradualPruning | None = None,
     ) -> None:
+        self._original, self._pruning = original or network, pruning
         self._network, self._samples, self._calibration = network, samples, calibration
         self._statistics, self._recipe, self._training = statistics, recipe, training
         self._ctx, self._on_point, self._checkpoints = ctx, on_point, checkpoints
         self._stages = stages_of(stage_bits(recipe, network, training), training.epochs)
         held, split = samples.held_out, samples.split
-        self._float_scores = predict(network, network.executor.run, split, held)
+        self._float_scores = predict(self._original, self._original.executor.run, split, held)
         self._labels = None if split.labels is None else torch.from_numpy(split.labels[held])
         if self._float_scores.shape[1] < 2:
             raise UserError("the model's output is not a row of class scores", network.outputs[0], "Train a classifier")
@@ -111,13 +117,14 @@ class Trainer:
         state = self._begin() if saved is None else self._resume(saved)
         self._began = time.perf_counter() - state.progress.seconds
         if further:
-            teacher = Teacher(self._network, self._samples, self._training)
+            teacher = Teacher(self._original, self._samples, self._training, self._network)
             if saved is None:
                 self._record(state, self._stages[0], 0, None, 0.0)
             for stage in self._stages[state.progress.stage :]:
                 if stage.index != state.progress.stage:
                     state = self._next(state, stage)
                 for epoch in range(state.progress.epoch + 1, stage.last_epoch + 1):
+                    self._prune(state, epoch)
                     loss, rate = self._epoch(state, stage, epoch, teacher)
                     self._record(state, stage, epoch, loss, rate)
         assert state.best is not None, "the last stage has at least one epoch"
@@ -152,10 +159,10 @@ class Trainer:
 
     def _begin(self) -> _State:
         start = self._starting(self._stage_recipe(self._stages[0]), self._statistics, {})
-        return self._state(start, {}, Progress(0, 0))
+        return self._state(start, {}, Progress(0, 0), {} if self._pruning is None else self._pruning.start)
 
     def _resume(self, saved: Saved) -> _State:
-        state = self._state(saved.start, saved.start_values, saved.progress)
+        state = self._state(saved.start, saved.start_values, saved.progress, {})
         state.student.load(saved.leaves)
         state.stepper.load(saved.optimizer)
         state.student.follow_weights()
@@ -174,10 +181,19 @@ class Trainer:
             lambda done, total: self._ctx.check(),
         )
         start = self._starting(self._stage_recipe(stage), statistics, values)
-        return self._state(start, values, later(before.progress, stage=stage.index))
+        return self._state(start, values, later(before.progress, stage=stage.index), before.student.masks)
 
-    def _state(self, start: Encodings, values: dict[str, NDArray[np.float32]], progress: Progress) -> _State:
+    def _prune(self, state: _State, epoch: int) -> None:
+        """Prune a step further; the first one is done when training starts."""
+        if self._pruning is not None and 1 < epoch <= self._pruning.steps:
+            values = state.student.float_values()
+            state.student.prune(self._pruning.masks(epoch, values, lambda done, total: self._ctx.check()))
+
+    def _state(
+        self, start: Encodings, values: dict[str, NDArray[np.float32]], progress: Progress, masks: Masks
+    ) -> _State:
         student = Student(self._network, start, values, self._training)
+        student.prune(masks)
         return _State(student, Stepper(student, self._training), start, values, progress)
 
     def _epoch(self, state: _State, stage: Stage, epoch: int, teacher: Teacher) -> tuple[float, float]:
@@ -203,6 +219,7 @@ class Trainer:
             penalty = state.student.pact_penalty()
             state.stepper.zero_grad()
             (loss if penalty is None else loss + training.pact_decay * penalty).backward()
+            state.student.mask_gradients()
             state.stepper.step(rate)
             state.student.hold()
             total += float(loss.detach()) * len(positions)
@@ -238,12 +255,13 @@ class Trainer:
         )
         progress = later(state.progress, epoch=epoch, curve=(*state.progress.curve, point), seconds=point.seconds)
         score = (point.quantized_top1, -point.held_out_loss)
-        if stage.index == len(self._stages) - 1 and better(score, progress.best_score, len(scores)):
+        done = self._pruning is None or epoch >= self._pruning.steps or self._pruning.steps == 1
+        if done and stage.index == len(self._stages) - 1 and better(score, progress.best_score, len(scores)):
             progress = later(progress, best_epoch=epoch, best_score=score)
-            state.best = {name: leaf.detach().clone() for name, leaf in student.leaves().items()}
+            state.best = {name: leaf.detach().clone() for name, leaf in student.tensors().items()}
         state.progress = progress
         if self._checkpoints is not None:
-            self._checkpoints.write(progress, state.start, state.values, student.leaves(), state.stepper.tensors())
+            self._checkpoints.write(progress, state.start, state.values, student.tensors(), state.stepper.tensors())
         if self._on_point is not None:
             self._on_point(point)
 
