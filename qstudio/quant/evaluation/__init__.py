@@ -1,0 +1,1 @@
+"""Parts of the evaluator that computes only what a change touches: content keys, what is kept, which steps matter."""
