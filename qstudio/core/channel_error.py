@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import integer_range, scale_zero_point
+from qstudio.core.affine import integer_range, is_symmetric, scale_zero_point
 from qstudio.core.calibrators.direct import lsq_range
 from qstudio.core.range_error import RangeError
 from qstudio.core.scheme import Scheme
@@ -189,7 +189,7 @@ def channel_squared_errors(
     `qstudio.core.range_error.squared_errors`.
     """
     qmin, qmax = integer_range(scheme)
-    scale32, zero32 = scale_zero_point(low, high, qmin, qmax, scheme.symmetric)
+    scale32, zero32 = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
     scale = np.broadcast_to(scale32.astype(np.float64), histograms.low.shape)[:, None]
     zero = np.broadcast_to(zero32.astype(np.float64), histograms.low.shape)[:, None]
     bins = histograms.counts.shape[1]
@@ -247,7 +247,7 @@ def channel_range_error(
     coarse = histograms.merged(_CELLS)
     rounding, clipping = channel_squared_errors(coarse, scheme, low, high)
     qmin, qmax = integer_range(scheme)
-    scale32, zero = scale_zero_point(low, high, qmin, qmax, scheme.symmetric)
+    scale32, zero = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
     scale = scale32.astype(np.float64)
     values = max(count, 1)
     mse = float(rounding.sum() + clipping.sum()) / values

@@ -37,10 +37,7 @@ def other_weight_encoding(scheme: Scheme, site: SiteInfo, values: NDArray[np.flo
     rest.reshape(-1)[positions] = 0.0
     plain = replace(scheme, outliers=0.0)
     inner: Encoding | LevelEncoding | FloatEncoding | None
-    if plain.is_affine:
-        inner = weight_encoding(plain, site, rest)
-    else:
-        inner = _rounded(plain, site, rest, positions)
+    inner = weight_encoding(plain, site, rest) if plain.is_affine else _rounded(plain, site, rest, positions)
     if not scheme.outliers:
         assert not isinstance(inner, Encoding)  # the scheme is not affine
         return inner

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qstudio.core.affine import Encoding, encode, integer_range
+from qstudio.core.affine import Encoding, encode, integer_range, is_symmetric
 from qstudio.core.graph_types import GraphDescription, GraphNode
 from qstudio.core.model_info import LayerInfo, SiteInfo
 from qstudio.core.scheme import Scheme
@@ -105,7 +105,7 @@ def fixed_encoding(site: SiteInfo, scheme: Scheme) -> Encoding | None:
     """
     if site.fixed_range is None or scheme.is_float or scheme.calibration == "manual":
         return None
-    if scheme.symmetric:
+    if is_symmetric(scheme):
         return encode(scheme, site.fixed_range[0], site.fixed_range[1], None)
     qmin, qmax = integer_range(scheme)
     return Encoding(np.asarray(2.0**-scheme.bits, np.float32), np.asarray(0, np.int32), qmin, qmax)

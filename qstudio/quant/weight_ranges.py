@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qstudio.core.affine import Encoding, as_groups, encode, integer_range, scale_zero_point
+from qstudio.core.affine import Encoding, as_groups, encode, integer_range, is_symmetric, scale_zero_point
 from qstudio.core.calibration import entropy_bins, entropy_levels, find_range
 from qstudio.core.calibrators.direct import lsq_range
 from qstudio.core.histogram import BINS, histogram_of
@@ -167,10 +167,10 @@ def _row_cost(
     buffer = torch.empty_like(values)
 
     def cost(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
-        scale, zero_point = scale_zero_point(low, high, qmin, qmax, scheme.symmetric)
+        scale, zero_point = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
         s = torch.from_numpy(scale)[:, None]
         torch.div(values, s, out=buffer).round_()
-        if scheme.symmetric:
+        if is_symmetric(scheme):
             buffer.clamp_(qmin, qmax)
         else:
             zero = torch.from_numpy(zero_point.astype(np.float32))[:, None]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import Encoding, encode, integer_range
+from qstudio.core.affine import Encoding, encode, integer_range, is_symmetric
 from qstudio.core.calibration import CALIBRATORS, calibrations
 from qstudio.core.channel_error import capped, channel_range_error
 from qstudio.core.encodings import FloatEncoding, LevelEncoding
@@ -239,7 +239,7 @@ def _fixed_encoding(site: SiteInfo, scheme: Scheme) -> Encoding | None:
         return None
     if format_of(scheme.format)[0].family != "affine":
         return None
-    if scheme.symmetric:
+    if is_symmetric(scheme):
         return encode(scheme, site.fixed_range[0], site.fixed_range[1], None)
     qmin, qmax = integer_range(scheme)
     return Encoding(np.asarray(2.0**-scheme.bits, np.float32), np.asarray(0, np.int32), qmin, qmax)

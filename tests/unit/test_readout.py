@@ -202,3 +202,11 @@ def test_a_read_out_of_a_trial_clip_takes_under_5_ms(channels: int, granularity:
         times.append(1000 * (time.perf_counter() - start))
     print(f"{channels} channels, {granularity}: median {np.median(times):.2f} ms")
     assert np.median(times) < 5
+
+
+@pytest.mark.parametrize("number_format", ["int:full", "int:torch", "int:aimet", "bfp"])
+@pytest.mark.parametrize("granularity", [TENSOR, CHANNEL])
+def test_other_conventions_are_estimated_with_their_own_scales(number_format: str, granularity: Granularity) -> None:
+    values = weights()
+    readout = read(statistics_of(values), SITE, Scheme("weight", 4, True, granularity, format=number_format))
+    assert readout.sqnr_db == pytest.approx(sqnr_db(values, fake_quantize(values, readout.encoding)), abs=0.3)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import integer_range, scale_zero_point
+from qstudio.core.affine import integer_range, is_symmetric, scale_zero_point
 from qstudio.core.calibration import find_range
 from qstudio.core.layer_rank import MEASURES
 from qstudio.core.model_info import LayerInfo
@@ -132,11 +132,11 @@ class CellMaker:
                 sort_key=float(preview.sqnr_db),
             )
         statistics = self._session.weight_statistics.get(layer.weight.id)
-        if statistics is None or scheme.granularity.kind != "tensor":
+        if statistics is None or scheme.granularity.kind != "tensor" or not scheme.is_affine:
             return Cell(NO_VALUE, tr("Being computed"), muted=True)
         qmin, qmax = integer_range(scheme)
         low, high = find_range(statistics.histogram, scheme)
-        scale, zero = scale_zero_point(low, high, qmin, qmax, scheme.symmetric)
+        scale, zero = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
         value = range_error(statistics.histogram, float(scale), int(zero), qmin, qmax).sqnr_db
         return Cell(
             "~" + format_db(value, False), tr("Estimated from the histogram"), payload=sqnr_grade(value), sort_key=value
