@@ -26,6 +26,7 @@ from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.data.data_state import is_opening
 from qstudio.ui.runs.figures import PHASE_WORDS
+from qstudio.ui.storage_box import StorageBox
 from qstudio.ui.text import format_seconds, tr
 from qstudio.ui.theme import theme
 
@@ -45,7 +46,7 @@ class RunBar(QFrame):
         self.setProperty("role", "strip")
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._cancelling_since: float | None = None
-        self._build()
+        self._build(bridge)
         self._force_timer = QTimer(self)
         self._force_timer.setSingleShot(True)
         self._force_timer.setInterval(FORCE_STOP_AFTER_MS)
@@ -64,7 +65,7 @@ class RunBar(QFrame):
 
     # ---- making
 
-    def _build(self) -> None:
+    def _build(self, bridge: SessionBridge) -> None:
         self.device = QComboBox()
         self.device.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.device.setMinimumContentsLength(8)
@@ -82,6 +83,7 @@ class RunBar(QFrame):
         self.evaluate = self._spin(0, 10_000_000, 500, self._on_evaluate)
         self.evaluate.setSpecialValueText(tr("all"))
         self.seed = self._spin(0, 2**31 - 1, 1, self._on_seed)
+        self.storage = StorageBox(self._session, bridge)
         self.run_place = QHBoxLayout()
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
@@ -125,6 +127,7 @@ class RunBar(QFrame):
             layout.addWidget(label)
             layout.addWidget(widget)
             layout.addSpacing(8)
+        layout.addWidget(self.storage)
         layout.addLayout(self.run_place)
         layout.addSpacing(8)
         layout.addWidget(self.progress, 1)
