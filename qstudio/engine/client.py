@@ -49,7 +49,7 @@ class EngineClient(Protocol):
         on_progress: Callable[[Progress], None] | None = None,
         on_state: Callable[[Job], None] | None = None,
     ) -> Job:
-        """Queue a request and return at once. `RunPtq` and `Benchmark` go to "run", everything else to "inspect"."""
+        """Queue a request and return at once; runs, trainings and benchmarks go to "run", the rest to "inspect"."""
 
     def cancel(self, job: Job) -> None:
         """Ask a job to stop; a queued one is CANCELLED at once, a running one becomes CANCELLING."""

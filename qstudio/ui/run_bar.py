@@ -25,6 +25,7 @@ from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.data.data_state import is_opening
+from qstudio.ui.elided_label import ElidedLabel
 from qstudio.ui.runs.figures import PHASE_WORDS
 from qstudio.ui.storage_box import StorageBox
 from qstudio.ui.text import format_seconds, tr
@@ -90,7 +91,7 @@ class RunBar(QFrame):
         self.progress.setMinimumWidth(60)
         self.progress.setMaximumWidth(320)
         self.progress.setAccessibleName(tr("Progress"))
-        self.phase = QLabel()
+        self.phase = ElidedLabel()
         self.phase.setProperty("role", "muted")
         self.phase.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.phase.setTextFormat(Qt.TextFormat.PlainText)

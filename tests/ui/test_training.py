@@ -8,7 +8,6 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QAbstractButton
@@ -17,10 +16,12 @@ from ui_fakes import make_result
 from qstudio.core.errors import UserError
 from qstudio.core.training import CHECKPOINT_FILE, CurvePoint, Training, TrainResult
 from qstudio.engine.messages import Failure, JobState, RunPtq, TrainQat
+from qstudio.ui.elided_label import ElidedLabel
 from qstudio.ui.main_window import MainWindow
+from qstudio.ui.plots.epoch_plot import tick_step
 from qstudio.ui.runs.run_chart import RunChart
 from qstudio.ui.theme import theme
-from qstudio.ui.training.curves import TrainingCurves, scale_moves, stage_changes
+from qstudio.ui.training.curves import ScaleHistory, TrainingCurves, stage_changes
 from qstudio.ui.training.fields import all_fields, blocked_fields
 from qstudio.ui.training.form import TrainingForm
 
@@ -173,11 +174,6 @@ def test_a_training_is_started_followed_and_lands_among_the_runs(window: tuple[A
         if widget.isVisible() and not (widget.toolTip() and widget.accessibleName())
     ]
     assert not bare
-    for mode in ("dark", "light"):
-        theme().set_mode(mode)
-    theme().set_zoom(1.5)
-    studio.settle()
-    theme().set_zoom(1.0)
     main.show_perspective("tune")
     assert main.workspace.chart.isVisible()
     assert not curves.isVisible()
@@ -232,14 +228,33 @@ def test_a_killed_training_is_offered_again(window: tuple[Any, MainWindow]) -> N
 
 def test_scales_are_told_against_the_start_of_their_stage() -> None:
     curve = tuple(point(epoch, 8 if epoch < 2 else 4) for epoch in range(4))
-    sites, moved = scale_moves(curve)
-    assert sites == ("block0.conv.weight", "fc.out")
-    assert moved[0] == pytest.approx([0, 1, 0, 1])
+    history = ScaleHistory()
+    for upto in (1, 2, 4):
+        sites, moved = history.moves(curve[:upto])
+        assert sites == ("block0.conv.weight", "fc.out")
+        assert moved[0] == pytest.approx([0, 1, 0, 1][:upto])
+        assert moved[1] == pytest.approx([0] * upto)
     assert stage_changes(curve) == (1.5,)
-    assert scale_moves(())[1].shape == (0, 0)
+    assert history.moves(())[1].shape == (0, 0)
     missing = (curve[0], replace(curve[1], scales=curve[1].scales[:1]))
-    assert scale_moves(missing)[0] == ("block0.conv.weight",)
-    assert np.isfinite(scale_moves(missing)[1]).all()
+    sites, moved = history.moves(missing)
+    assert sites == ("block0.conv.weight",)
+    assert moved[0] == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize(("epochs", "step"), [(1, 1), (8, 1), (9, 2), (20, 5), (40, 5), (100, 20), (1000, 200)])
+def test_epochs_are_numbered_in_round_steps(epochs: int, step: int) -> None:
+    assert tick_step(epochs) == step
+
+
+def test_words_that_do_not_fit_end_in_an_ellipsis(studio: Any) -> None:
+    label = ElidedLabel("57 %, 0:21 left, Evaluating the quantized model")
+    studio.show(label, 400, 30)
+    wide = label.grab().toImage()
+    assert label.minimumSizeHint().width() == 0
+    label.setText("57 %, 0:21 left, Evaluating the quantized model, and so on, and so on, and so on, and so on")
+    assert label.text().endswith("so on")
+    assert label.grab().toImage() != wide
 
 
 def test_a_training_without_any_epoch_says_so(studio: Any) -> None:
@@ -247,6 +262,8 @@ def test_a_training_without_any_epoch_says_so(studio: Any) -> None:
     curves = TrainingCurves(studio.session, studio.bridge)
     studio.show(curves, 700, 500)
     assert curves.title.text() == "No training yet"
+    for mode in ("dark", "light"):
+        theme().set_mode(mode)
     studio.session.train()
     studio.engine.finish(studio.engine.runs[-1], None, JobState.FAILED, Failure("the loss became infinite"))
     studio.settle()

@@ -18,6 +18,10 @@ TICKS = 8
 """Numbers on the epoch axis at most, besides 0."""
 
 
+EDGE = 0.04
+"""Room beside the first and the last epoch, as a share of the axis: the last number needs it."""
+
+
 def tick_step(epochs: int) -> int:
     """Return the distance of the numbers on the epoch axis: 1, 2 or 5 times a power of ten."""
     size = 1
@@ -107,7 +111,7 @@ class EpochPlot(Plot):
             self.addItem(line)
 
     def _fit(self, epochs: int, values: list[NDArray[np.float64]]) -> None:
-        pad = 0.02 * max(epochs, 1)
+        pad = EDGE * max(epochs, 1)
         self.setXRange(-pad, max(epochs, 1) + pad, padding=0)
         step = tick_step(epochs)
         self.getAxis("bottom").setTickSpacing(major=step, minor=step)
@@ -116,7 +120,7 @@ class EpochPlot(Plot):
         low = 0.0 if self._from_zero else min(float(y.min()) for y in values)
         high = max(float(y.max()) for y in values)
         room = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-        self.setYRange(0.0 if self._from_zero else low - room, high + room, padding=0)
+        self.setYRange(low - (room / 4 if self._from_zero else room), high + room, padding=0)
 
     def restyle(self, palette: Palette) -> None:
         """Follow the theme."""
@@ -148,7 +152,7 @@ class ScalesPlot(Plot):
         self.epochs: NDArray[np.float64] = np.zeros(0)
         self.sites: tuple[str, ...] = ()
         self.moved: NDArray[np.float64] = np.zeros((0, 0))
-        self._others = pg.PlotCurveItem(antialias=True)
+        self._others = pg.PlotCurveItem()  # not smoothed: hundreds of thin lines would cost 20 ms an epoch
         self._weight = pg.PlotCurveItem(antialias=True)
         self._output = pg.PlotCurveItem(antialias=True)
         for item in (self._others, self._weight, self._output):
@@ -172,7 +176,7 @@ class ScalesPlot(Plot):
         joined = np.ones((len(sites), len(epochs)), dtype=bool)
         joined[:, -1:] = False  # one item for all: a curve ends where the next begins
         self._others.setData(x, moved.reshape(-1), connect=joined.reshape(-1))
-        pad = 0.02 * max(total, 1)
+        pad = EDGE * max(total, 1)
         self.setXRange(-pad, max(total, 1) + pad, padding=0)
         step = tick_step(total)
         self.getAxis("bottom").setTickSpacing(major=step, minor=step)

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from qstudio.core.training import CurvePoint
-from qstudio.engine.messages import JobState
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.session.training import TrainingRecord, read_checkpoint
@@ -32,23 +32,40 @@ def shown_training(session: Session) -> Run | None:
     return trained[-1] if trained else None
 
 
-def scale_moves(curve: tuple[CurvePoint, ...]) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Return (sites, [S, E] log2 of each site's scale relative to the start of its stage).
+class ScaleHistory:
+    """The scales of a curve as an array that grows by a row for each epoch."""
 
-    Sites that some epochs do not have (bits of a stage that left them in float) are left out.
-    """
-    if not curve:
-        return (), np.zeros((0, 0))
-    maps = [dict(point.scales) for point in curve]
-    sites = tuple(site for site in maps[0] if all(site in found for found in maps))
-    values = np.array([[found[site] for found in maps] for site in sites]).reshape(len(sites), len(curve))
-    moved = np.zeros_like(values)
-    start = 0
-    for at in range(len(curve)):
-        if curve[at].bits != curve[start].bits:
-            start = at
-        moved[:, at] = np.log2(values[:, at] / values[:, start])
-    return sites, moved
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[CurvePoint, tuple[str, ...], NDArray[np.float64]]] = {}
+
+    def moves(self, curve: tuple[CurvePoint, ...]) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        """Return (sites, [S, E] log2 of each site's scale relative to the start of its stage).
+
+        Sites that some epochs do not have (bits of a stage that left them in float) are left out.
+        """
+        if not curve:
+            return (), np.zeros((0, 0))
+        rows = [self._row(point) for point in curve]
+        sites = rows[0][0]
+        if any(names != sites for names, _ in rows):
+            shared = set(sites).intersection(*(names for names, _ in rows))
+            sites = tuple(site for site in sites if site in shared)
+            rows = [(sites, values[[names.index(site) for site in sites]]) for names, values in rows]
+        logs = np.stack([values for _, values in rows], axis=1)
+        starts, start = [], 0
+        for at, point in enumerate(curve):
+            start = at if point.bits != curve[start].bits else start
+            starts.append(start)
+        return sites, logs - logs[:, starts]
+
+    def _row(self, point: CurvePoint) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        """Return (sites, log2 of their scales) of an epoch; computed once."""
+        known = self._rows.get(point.epoch)
+        if known is None or known[0] is not point:
+            names = tuple(name for name, _ in point.scales)
+            known = (point, names, np.log2(np.array([scale for _, scale in point.scales], float)))
+            self._rows[point.epoch] = known
+        return known[1], known[2]
 
 
 def stage_changes(curve: tuple[CurvePoint, ...]) -> tuple[float, ...]:
@@ -71,6 +88,7 @@ class TrainingCurves(QFrame):
         super().__init__(parent)
         self._session = session
         self._drawn: tuple[object, ...] = ()
+        self._history = ScaleHistory()
         self.setProperty("role", "surface")
         self.title = QLabel()
         self.title.setProperty("role", "heading")
@@ -123,6 +141,11 @@ class TrainingCurves(QFrame):
         self._on_theme_changed()
         self._on_changed()
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Take in what came while nobody looked."""
+        super().showEvent(event)
+        self._on_changed()
+
     def _on_theme_changed(self, _palette: object = None) -> None:
         self.words.setMinimumHeight(self.fontMetrics().lineSpacing())
 
@@ -133,6 +156,8 @@ class TrainingCurves(QFrame):
         seen = (run.id, run.state, record) if run is not None else ("none",)
         if len(seen) == len(self._drawn) and all(a is b or a == b for a, b in zip(seen, self._drawn, strict=True)):
             return
+        if not self.isVisible() and self._drawn:
+            return  # drawn when it is looked at
         self._drawn = seen
         if run is None or record is None:
             self.title.setText(tr("No training yet"))
@@ -167,8 +192,6 @@ class TrainingCurves(QFrame):
                 )
             )
         parts.append(format_seconds(last.seconds))
-        if run.state in (JobState.CANCELLED, JobState.KILLED, JobState.FAILED) and run.error:
-            parts.append(run.error)
         return ", ".join(parts)
 
     def _draw(self, record: TrainingRecord | None) -> None:
@@ -204,7 +227,7 @@ class TrainingCurves(QFrame):
         self.rate.set_curves(
             total, ((np.array([e for e, _ in rates], float), np.array([r for _, r in rates])),), changes
         )
-        sites, moved = scale_moves(curve)
+        sites, moved = self._history.moves(curve)
         self.scales.set_scales(total, epochs, sites, moved)
         self._on_layer_selected()
 

@@ -168,6 +168,16 @@ GROUPS: tuple[Group, ...] = (
                 ),
             ),
             Field("pact_decay", "Clip decay", "Factor of the sum of PACT's squared clips in the loss.", 0.0, 1.0),
+            Field(
+                "pruning_steps",
+                "Prune over",
+                "Epochs, from the first on, at whose beginning single weights are pruned; the share grows with"
+                " 1 - (1 - step / steps)^3. 1 = at once. Only for layers with pruning; filters go at once. Zhu and"
+                " Gupta, To prune or not to prune, 2017.",
+                1,
+                100_000,
+                True,
+            ),
         ),
     ),
     Group(

@@ -148,8 +148,9 @@ class TrainingForm(QFrame):
     # ---- choosing
 
     def _choose(self, **values: Any) -> None:
-        if "epochs" in values:
-            values["warmup_epochs"] = min(self._session.training.warmup_epochs, values["epochs"])
+        if "epochs" in values:  # what is counted in epochs cannot outlast them
+            for name in ("warmup_epochs", "pruning_steps"):
+                values[name] = min(getattr(self._session.training, name), values["epochs"])
         try:
             self._session.set_training(**values)
         except UserError as error:

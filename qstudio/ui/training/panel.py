@@ -100,17 +100,14 @@ class TrainingPanel(QFrame):
             return tr("A run is in progress. Cancel keeps the best and the last whole epoch.")
         if session.train_blocked:
             return tr(session.train_blocked) + "."
-        parts = []
+        chosen = chosen_refinements(session.recipe)
         left = session.checkpoint
         if left is not None:
-            parts.append(
-                tr(
-                    "A checkpoint after epoch {e} is there: resume it, or train from the start, which discards it."
-                ).format(e=left.epoch)
-            )
-        chosen = chosen_refinements(session.recipe)
-        fold = tr("BatchNorm is folded first.") if "fold" in chosen else tr("BatchNorm keeps its statistics.")
-        parts.append(tr("Trains at the recipe's bits, from the ranges of PTQ.") + f" {fold}")
+            words = tr("A checkpoint after epoch {e} is there: resume it, or start anew, which discards it.")
+            parts = [words.format(e=left.epoch)]
+        else:
+            fold = tr("BatchNorm is folded first.") if "fold" in chosen else tr("BatchNorm keeps its statistics.")
+            parts = [tr("Trains at the recipe's bits, from the ranges of PTQ."), fold]
         other = [REFINEMENTS[name].title for name in chosen if name not in TRAINED_REFINEMENTS]
         if other:
             parts.append(tr("Left out, as training does their work: {names}.").format(names=", ".join(other)))
