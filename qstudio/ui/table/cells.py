@@ -20,7 +20,7 @@ from qstudio.core.size import layer_bytes
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.runs.figures import same_recipe
-from qstudio.ui.table.choices import not_applicable, value_text
+from qstudio.ui.table.choices import explained, not_applicable, value_text
 from qstudio.ui.table.columns import Column
 from qstudio.ui.text import NO_VALUE, format_bytes, format_count, format_db, format_large, format_percent, tr
 
@@ -113,8 +113,9 @@ class CellMaker:
             value = resolved.settings.activation_scheme().bits
         text = value_text(field, value)
         source = resolved.source(field)
+        told = "\n".join(filter(None, (source_text(source), explained(field, value))))
         key = float(value) if isinstance(value, bool | int) else text
-        return Cell(text, source_text(source), source == "set", source != "set", sort_key=key)
+        return Cell(text, told, source == "set", source != "set", sort_key=key)
 
     def _weight_sqnr(self, layer: LayerInfo) -> Cell:
         if layer.weight is None:
@@ -142,18 +143,39 @@ class CellMaker:
             "~" + format_db(value, False), tr("Estimated from the histogram"), payload=sqnr_grade(value), sort_key=value
         )
 
-    def _output_sqnr(self, layer: LayerInfo) -> Cell:
+    def _measured(self, layer: LayerInfo) -> tuple[Run | None, LayerResult | None]:
+        """Return the selected run, None where it has no result, and what it says of a layer."""
         session = self._session
         run = next((run for run in session.runs if run.id == session.selected_run), None)
         if run is None or run.result is None:
-            return Cell(NO_VALUE, tr("Select a run: Run PTQ measures it"), muted=True)
+            return None, None
         if self._results[0] is not run:
             self._results = (run, {result.name: result for result in run.result.layers})
-        result = self._results[1].get(layer.name)
+        return run, self._results[1].get(layer.name)
+
+    def _told(self, run: Run) -> tuple[bool, str]:
+        """Return whether a run is of another recipe, and where its figures are from, in words."""
+        stale = not same_recipe(self._session, run)
+        return stale, f"{tr('Measured in')} {run.title}" + (
+            ", " + tr("with another recipe than the present") if stale else ""
+        )
+
+    def _sparsity(self, layer: LayerInfo) -> Cell:
+        run, result = self._measured(layer)
+        if run is None:
+            return Cell(NO_VALUE, tr("Select a run: Run PTQ measures it"), muted=True)
+        if result is None or result.sparsity is None:
+            return Cell(NO_VALUE, tr("Nothing is pruned in") + f" {run.title}", muted=True)
+        stale, told = self._told(run)
+        return Cell(format_percent(result.sparsity, False, 1), told, muted=stale, sort_key=float(result.sparsity))
+
+    def _output_sqnr(self, layer: LayerInfo) -> Cell:
+        run, result = self._measured(layer)
+        if run is None:
+            return Cell(NO_VALUE, tr("Select a run: Run PTQ measures it"), muted=True)
         if result is None or result.sqnr_db is None:
             return Cell(NO_VALUE, tr("Not measured for this layer in") + f" {run.title}", muted=True)
-        stale = not same_recipe(session, run)
-        told = f"{tr('Measured in')} {run.title}" + (", " + tr("with another recipe than the present") if stale else "")
+        stale, told = self._told(run)
         return Cell(
             format_db(result.sqnr_db, False),
             told,

@@ -9,6 +9,7 @@ from qstudio.core.calibration import CALIBRATORS
 from qstudio.core.errors import UserError
 from qstudio.core.formats import FORMATS, format_of, title_of
 from qstudio.core.model_info import LayerInfo
+from qstudio.core.pruning import METHODS, PRUNED_OPERATORS, parse_pruning
 from qstudio.core.recipe import FIELDS
 from qstudio.core.scheme import FLOAT_BITS, Granularity, format_bits
 from qstudio.session.options import Notice
@@ -56,14 +57,14 @@ OUTLIERS: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 
 PRUNINGS: tuple[str, ...] = (
     "none",
-    "magnitude:30",
-    "magnitude:50",
-    "magnitude:70",
-    "l1_filter:20",
-    "l1_filter:40",
-    "l2_filter:20",
-    "l2_filter:40",
+    *(
+        f"{method.id}:{percent}{scope}"
+        for method in METHODS.values()
+        for percent in ((10, 20, 30, 50) if method.structured else (30, 50, 70, 90))
+        for scope in (("", ":global") if percent in (30, 50) else ("",))
+    ),
 )
+"""What is offered with one click; any other share can be written in a recipe or on the command line."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,27 @@ def value_text(field: str, value: Any) -> str:
         name, _, parameter = str(value).partition(":")
         title = CALIBRATORS[name].title if name in CALIBRATORS else name
         return f"{title} {parameter}" if parameter else title
+    if field == "pruning" and (asked := parse_pruning(str(value))) is not None:
+        scope = ", " + tr("all layers") if asked.across_layers else ""
+        return f"{tr(METHODS[asked.method].title)} {asked.percent:g} %{scope}"
     return str(value)
+
+
+def explained(field: str, value: Any) -> str:
+    """Return what a value means where its name does not say it: formula, use, source; else empty."""
+    asked = parse_pruning(str(value)) if field == "pruning" else None
+    if asked is None:
+        return ""
+    method = METHODS[asked.method]
+    return f"{tr(method.summary)}\n{method.formula}\n{method.source}"
 
 
 def not_applicable(layer: LayerInfo, field: str) -> str:
     """Return why a field does not apply to a layer, in words; empty when it does."""
     if layer.unsupported:
         return layer.unsupported
+    if field == "pruning" and layer.weight is not None and layer.op_type not in PRUNED_OPERATORS:
+        return tr("Only these are pruned:") + " " + ", ".join(PRUNED_OPERATORS)
     if field.startswith("weight") or field == "pruning":
         return "" if layer.weight is not None else tr("This layer has no weights")
     if layer.activation is None:

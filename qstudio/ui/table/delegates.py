@@ -20,7 +20,7 @@ from PySide6.QtGui import QColor, QPainter, QPen, QPixmap, QPolygonF, QStaticTex
 from PySide6.QtWidgets import QComboBox, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from qstudio.ui.table.cells import Cell
-from qstudio.ui.table.choices import choices, value_text
+from qstudio.ui.table.choices import choices, explained, value_text
 from qstudio.ui.table.columns import COLUMNS
 from qstudio.ui.table.layer_model import LayerModel
 from qstudio.ui.text import tr
@@ -189,6 +189,7 @@ class ChoiceDelegate(CellDelegate):
             values.append(current)
         for value in values:
             box.addItem(value_text(field, value), value)
+            box.setItemData(box.count() - 1, explained(field, value), Qt.ItemDataRole.ToolTipRole)
         box.setCurrentIndex(values.index(current))
         box.activated.connect(self._on_activated)
         box.installEventFilter(self)

@@ -171,7 +171,7 @@ class LayerTable(QWidget):
 
     def _on_recipe_changed(self, recipe: Recipe) -> None:
         self.model.refresh_recipe(recipe)
-        self.model.refresh_columns("output_sqnr", "layer")
+        self.model.refresh_columns("output_sqnr", "sparsity", "layer")
         self._tell_counts()
         self._previews.start()
 
@@ -194,11 +194,11 @@ class LayerTable(QWidget):
         results = tuple(getattr(run, "result", None) for run in runs)
         if len(results) != len(self._results) or any(a is not b for a, b in zip(results, self._results, strict=True)):
             self._results = results
-            self.model.refresh_columns("output_sqnr", "layer")
+            self.model.refresh_columns("output_sqnr", "sparsity", "layer")
             self._tell_counts()
 
     def _on_run_selected(self, _number: object) -> None:
-        self.model.refresh_columns("output_sqnr")
+        self.model.refresh_columns("output_sqnr", "sparsity")
 
     def _on_theme_changed(self, _palette: object) -> None:
         self.view.restyle()

@@ -24,6 +24,7 @@ MENU_FIELDS = (
     "weight_granularity",
     "weight_calibration",
     "activation_calibration",
+    "pruning",
 )
 
 
