@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from qstudio.core.metrics import Z95
-from qstudio.core.results import LatencyPair, Metrics, Parity, RunResult
+from qstudio.core.results import IntegerParity, LatencyPair, Metrics, Parity, RunResult
 from qstudio.core.storage import INT8, PACKED, StorageChoice
 from qstudio.engine.messages import JobState
 from qstudio.session.options import Run
@@ -118,7 +118,23 @@ def parity_words(parity: Parity | None) -> str:
         "With onnxruntime's integer kernels it agrees on {f}; onnxruntime itself changes "
         "{c} of its answers when it fuses."
     ).format(f=format_percent(parity.fused_agreement), c=format_percent(100 - parity.reference_agreement))
-    return f"{first} {second}"
+    return " ".join(part for part in (first, second, _integer_words(parity.integer_exact)) if part)
+
+
+def _integer_words(exact: IntegerParity | None) -> str:
+    """Return in words whether the integer kernels compute what integer arithmetic predicts."""
+    if exact is None:
+        return ""
+    count, samples = f"{exact.operators:,}", f"{exact.samples:,}"
+    if not exact.differing:
+        return tr(
+            "Without saturation at 16 bits every code of these kernels is what integer arithmetic predicts "
+            "({k} operators, {n} samples)."
+        ).format(k=count, n=samples)
+    return tr(
+        "Without saturation at 16 bits {e} of the codes of these kernels are what integer arithmetic predicts, the "
+        "others {lsb} LSB apart at most ({k} operators, {n} samples); the first tensor that differs is {t}."
+    ).format(e=format_percent(exact.codes_equal), lsb=exact.max_lsb, k=count, n=samples, t=exact.differing[0])
 
 
 def storage_words(choice: StorageChoice | None) -> str:
