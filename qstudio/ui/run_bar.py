@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from PySide6.QtCore import QSignalBlocker, Qt, QTimer, Signal
-from PySide6.QtGui import QStandardItem, QStandardItemModel
+from PySide6.QtGui import QResizeEvent, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -33,6 +33,10 @@ from qstudio.ui.theme import theme
 
 FORCE_STOP_AFTER_MS = 3000
 """A run that is still stopping after this long can be ended by force."""
+
+
+CAPTIONS_FROM_PX = 1400
+"""From this width on every box has its caption."""
 
 
 class RunBar(QFrame):
@@ -101,6 +105,8 @@ class RunBar(QFrame):
         self.force_stop.setAccessibleName(tr("Force stop"))
         self.force_stop.clicked.connect(self._on_force_stop)
         self.force_stop.hide()
+        self._captions: list[QLabel] = []
+        """Of boxes that speak for themselves: "CPU", "digits", "int8"."""
         layout = QHBoxLayout(self)
         layout.setContentsMargins(12, 8, 12, 8)
         layout.setSpacing(8)
@@ -128,7 +134,10 @@ class RunBar(QFrame):
             layout.addWidget(label)
             layout.addWidget(widget)
             layout.addSpacing(8)
+            if widget in (self.device, self.data):
+                self._captions.append(label)
         layout.addWidget(self.storage)
+        self._captions += self.storage.findChildren(QLabel)
         layout.addLayout(self.run_place)
         layout.addSpacing(8)
         layout.addWidget(self.progress, 1)
@@ -145,6 +154,12 @@ class RunBar(QFrame):
         box.setMaximumWidth(theme().px(80))
         box.valueChanged.connect(changed)
         return box
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Leave out the captions that can be spared where the progress would have no room."""
+        super().resizeEvent(event)
+        for label in self._captions:
+            label.setVisible(self.width() >= theme().px(CAPTIONS_FROM_PX))
 
     def _on_theme_changed(self, _palette: object) -> None:
         for box in (self.calibrate, self.evaluate, self.seed):
