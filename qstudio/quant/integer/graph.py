@@ -74,8 +74,10 @@ class QdqGraph:
         return numpy_helper.to_array(self.constants[name])
 
     def _quantized_type(self, node: onnx.NodeProto) -> np.dtype[Any] | None:
-        if len(node.input) < 3 or node.input[2] not in self.constants:
-            return np.dtype(np.uint8) if len(node.input) == 2 else None
+        if len(node.input) < 3 or not node.input[2]:
+            return np.dtype(np.uint8) if attribute(node, "output_dtype", 0) in (0, onnx.TensorProto.UINT8) else None
+        if node.input[2] not in self.constants:
+            return None
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(self.constants[node.input[2]].data_type))
         return dtype if dtype in _CODES else None
 
@@ -160,7 +162,7 @@ class QdqGraph:
         scale = self.array(node.input[1])
         if scale.size != 1 or scale.dtype != np.float32:
             return None
-        zero = self.array(node.input[2]) if len(node.input) > 2 else np.zeros(scale.shape, dtype)
+        zero = self.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(scale.shape, dtype)
         return Grid(scale, zero.astype(np.int64), dtype)
 
     def _limits(self, node: onnx.NodeProto) -> tuple[float, float] | None:

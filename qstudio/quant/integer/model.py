@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qstudio.backends.unpacked import with_unpacked_weights
 from qstudio.core.storage import INT8
 from qstudio.quant.integer.graph import QdqGraph
 from qstudio.quant.integer.operators import Saturated
@@ -38,6 +39,7 @@ class IntegerModel:
     """
 
     def __init__(self, exported: onnx.ModelProto, *, saturating: bool = False, threads: int = 0) -> None:
+        exported = with_unpacked_weights(exported)
         graph = QdqGraph(exported)
         found = integer_steps(graph, saturating)
         self.steps: tuple[IntegerStep, ...] = tuple(found.values())

@@ -116,10 +116,9 @@ def saturation_shares(
         check: Called between batches; raises to stop.
     """
     network = model.network
-    affine = {site: encoding for site, encoding in model.weights.items() if encoding.qmax > 1}
-    values = {site: model.float_value(site) for site in affine}
+    values = {site: model.float_value(site) for site in model.weights}
     inputs_of = layer_inputs(network.proto, network.layers)
-    if not saturating_layers(network.layers, inputs_of, model.activations, affine, values):
+    if not saturating_layers(network.layers, inputs_of, model.activations, model.weights, values):
         return ()
     integer = IntegerModel(exported, saturating=True, threads=threads)
     some = indices[: affordable(model, SATURATION_SAMPLES, _SATURATION_COST)]
