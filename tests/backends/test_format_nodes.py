@@ -14,6 +14,7 @@ from qstudio.backends.activation_pairs import dequantized_name
 from qstudio.backends.codebook import factored
 from qstudio.backends.optimized import optimized_graph
 from qstudio.backends.qdq import export_qdq, not_exported
+from qstudio.backends.unpacked import with_unpacked_weights
 from qstudio.core.affine import as_groups, encode
 from qstudio.core.encodings import DynamicEncoding, LevelEncoding, OutlierEncoding
 from qstudio.core.errors import UserError
@@ -190,6 +191,21 @@ def test_packed_weights_run_on_the_integer_kernels(bits):
     graph = optimized_graph(case.model)
     assert (graph.float_layers, graph.between, graph.constant_conversions) == ((), (), ())
     assert len(graph.conversions) == 2
+
+
+def test_unpacked_again_the_file_is_the_one_with_int8_weights():
+    packed, whole = (export(small_cnn(), batch(), wbits=4, packed=packed) for packed in (True, False))
+    unpacked = with_unpacked_weights(packed.model)
+    values = {t.name: numpy_helper.to_array(t) for t in unpacked.graph.initializer}
+    reads = {n.name: n.input[0] for n in unpacked.graph.node if n.op_type == "DequantizeLinear"}
+    for tensor in whole.model.graph.initializer:
+        if tensor.name.endswith("_quantized"):
+            found = values[reads[tensor.name.replace("_quantized", "_DequantizeLinear")]]
+            expected = numpy_helper.to_array(tensor)
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+    assert with_unpacked_weights(whole.model) is whole.model
+    np.testing.assert_array_equal(*(run(model, batch(), optimize=False)["y"] for model in (unpacked, packed.model)))
 
 
 def test_arithmetic_of_weights_is_done_when_the_file_is_loaded():
