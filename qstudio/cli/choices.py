@@ -145,6 +145,7 @@ def recipe_choices(arguments: Namespace) -> RecipeChoices:
         "activation_format": arguments.activation_format,
         "weight_outliers": arguments.outliers,
         "activation_dynamic": arguments.dynamic,
+        "pruning": arguments.prune,
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     for name, value in given.items():

@@ -6,6 +6,7 @@ import argparse
 from typing import NoReturn
 
 from qstudio import __version__
+from qstudio.cli.prune_options import PRUNING_HELP, add_pruning_option
 from qstudio.cli.train_options import TRAIN_EXAMPLES, add_training_options
 from qstudio.core.errors import UserError
 from qstudio.core.storage import INT8, STORAGES
@@ -29,7 +30,7 @@ examples:
 Exit status: 0 done, 2 something in the input has to be mended (one line says what), 1 a fault of the program,
 130 stopped with Ctrl+C."""
 
-QUANTIZE_EXAMPLES = """\
+QUANTIZE_EXAMPLES = f"""\
 examples:
   8 bits, per channel, everything measured, and the file kept:
     qstudio quantize model.onnx --data test.npz --calibration-data train.npz -o model_int8.onnx
@@ -50,6 +51,9 @@ the fields of --set:
   weight_format, activation_format      a number format           (format: both)
   weight_outliers                       percent kept in float     (outliers)
   activation_dynamic                    true or false             (dynamic)
+  pruning                               METHOD:PERCENT, METHOD:PERCENT:global, or none
+
+{PRUNING_HELP}
 
 Order: the recipe's default and rules, then options for the whole model, then --first-last-bits, then --set; of two
 --set that match one layer, the later wins."""
@@ -208,6 +212,7 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="bits of the first and the last layer: their weights and the tensors they read",
     )
+    add_pruning_option(group)
     group.add_argument(
         "--refine",
         metavar="NAME,NAME",

@@ -105,6 +105,7 @@ def run_text(result: RunResult, model: ModelInfo, data: str) -> str:
 
 def _layers(result: RunResult) -> str:
     rows = []
+    pruned = any(layer.sparsity is not None for layer in result.layers)
     for layer in result.layers:
         schemes = dict(layer.schemes)
         rows.append(
@@ -116,10 +117,12 @@ def _layers(result: RunResult) -> str:
                 schemes.get("activation", "-"),
                 number(layer.sqnr_db, 1),
                 number(layer.cosine, 4),
+                *((number(layer.sparsity, 1),) if pruned else ()),
             )
         )
-    head = ("layer", "type", "weight", "weight dB", "activation", "output dB", "cosine")
-    return table(head, rows, "lllrlrr") + "\n(dB: signal to quantization noise; 30 and more is good, under 20 is bad)"
+    head = ("layer", "type", "weight", "weight dB", "activation", "output dB", "cosine", "pruned %")
+    words = "(dB: signal to quantization noise; 30 and more is good, under 20 is bad)"
+    return table(head if pruned else head[:-1], rows, "lllrlrrr") + "\n" + words
 
 
 def _metrics(result: RunResult) -> str:
@@ -147,7 +150,8 @@ def _size(sizes: SizeBytes | None) -> str:
     if sizes is None:
         return ""
     ratio = f" ({sizes.float / sizes.quantized:.1f}x smaller)" if sizes.quantized else ""
-    return f"size     {size(sizes.float)} -> {size(sizes.quantized)}{ratio}, as a file {size(sizes.file)}"
+    sparse = f"; without the zeros of pruned weights {size(sizes.sparse)}" if sizes.sparse is not None else ""
+    return f"size     {size(sizes.float)} -> {size(sizes.quantized)}{ratio}, as a file {size(sizes.file)}{sparse}"
 
 
 def _storage(choice: StorageChoice | None) -> list[str]:

@@ -35,6 +35,7 @@ _FIELDS = {
     "crop": "crop_padding",
     "flip": "flip",
     "training_samples": "samples",
+    "prune_steps": "pruning_steps",
 }
 """Option -> field of Training."""
 

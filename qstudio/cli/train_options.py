@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from qstudio.cli.prune_options import add_pruning_steps
+
 METHODS = ("ste", "lsq", "lsq+", "pact", "dorefa")
 """As `qstudio.core.training.METHODS`, which loads numpy."""
 
@@ -15,6 +17,9 @@ examples:
   4 bits on images, varied, trained on other data than it is evaluated on:
     qstudio train model.onnx --data test.npz --calibration-data train.npz --weight-bits 4 --activation-bits 4 \\
         --first-last-bits 8 --epochs 10 --lr 5e-4 --distill --crop 4 --flip -o q.onnx
+
+  half of the weights zero, in 4 steps, then 4 epochs more, at 8 bits:
+    qstudio train model.onnx --data digits --prune magnitude:50 --prune-steps 4 --epochs 8 --distill -o q.onnx
 
   continue after a kill or Ctrl+C (the other options as before):
     qstudio train model.onnx ... --resume q.onnx.checkpoints
@@ -59,6 +64,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--crop", type=int, metavar="N", help="crop images at random, padded by N pixels (default: 0)")
     group.add_argument("--flip", action="store_true", default=None, help="mirror half of the images")
+    add_pruning_steps(group)
     group.add_argument("--training-samples", type=int, metavar="N", help="use so many (default: all)")
     kept = parser.add_argument_group("checkpoints")
     kept.add_argument(

@@ -26,8 +26,9 @@ from qstudio.quant.prune.remove import remove_channels, zero_weights
 from qstudio.quant.prune.trace import trace_channels
 
 ZEROS_NOTE = (
-    "single weights that are zero are stored and computed like others: neither the file nor the latency gains by them; "
-    "'sparse' is what a format with one bit for each weight and codes for those that are not zero would take"
+    "zeros among single pruned weights are stored and computed like other weights: neither the file nor the latency"
+    " gains by them; the size without them is that of a format with a bit for each weight and codes for those that are"
+    " not zero"
 )
 
 
