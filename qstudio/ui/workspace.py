@@ -67,6 +67,7 @@ class Workspace(QWidget):
             self._build_charts,
             self._build_refinements,
             self._build_training,
+            self._build_curves,
         ]
         self._arranged = False
         self.layer_table = LayerTable(session, bridge)
@@ -156,11 +157,14 @@ class Workspace(QWidget):
         _fill(self._refinements_place, self.refinements)
 
     def _build_training(self) -> None:
-        from qstudio.ui.training.curves import TrainingCurves
         from qstudio.ui.training.panel import TrainingPanel
 
         self.training_panel = TrainingPanel(self._session, self._bridge)
         _fill(self._training_place, self.training_panel)
+
+    def _build_curves(self) -> None:
+        from qstudio.ui.training.curves import TrainingCurves
+
         self.curves = TrainingCurves(self._session, self._bridge)
         _fill(self._curves_place, self.curves)
 

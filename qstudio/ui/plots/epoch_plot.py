@@ -187,13 +187,14 @@ class ScalesPlot(Plot):
         """Draw the two sites of the selected layer stronger (empty names: none)."""
         shown = [("━", "muted", tr("{n} scales").format(n=len(self.sites)))]
         for item, site, colour, words in (
-            (self._weight, weight, "accent", tr("weights of {layer}")),
-            (self._output, output, "watch", tr("output of {layer}")),
+            (self._weight, weight, "accent", tr("weights")),
+            (self._output, output, "watch", tr("output")),
         ):
             known = site in self.sites
             if known:
                 item.setData(self.epochs, self.moved[self.sites.index(site)])
-                shown.append(("━", colour, words.format(layer=layer)))
+                # The layer is named once: long names would push the second entry out of a small plot.
+                shown.append(("━", colour, f"{layer} {words}" if len(shown) == 1 else words))
             else:
                 item.setData([], [])
         self.set_legend(*shown)
