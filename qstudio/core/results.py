@@ -165,6 +165,8 @@ class RunResult:
     seconds: builtins.float = 0.0
     versions: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = field(default=())
+    sparsity: builtins.float | None = None
+    """Percent of the original weights of all layers that pruning removed or left zero; None where nothing is pruned."""
     storage: StorageChoice | None = None
     """Both ways to store weights below 8 bits; None where the files would be equal."""
 

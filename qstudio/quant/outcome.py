@@ -35,7 +35,7 @@ from qstudio.quant.keep import samples_key
 from qstudio.quant.layer_errors import layer_results
 from qstudio.quant.network import Network
 from qstudio.quant.progress import RunProgress
-from qstudio.quant.prune.sparsity import pruning_notes, sparse_saving, with_sparsity
+from qstudio.quant.prune.sparsity import sparse_saving, whole_sparsity, with_sparsity
 from qstudio.quant.simulate import SimulatedModel
 from qstudio.quant.storage import exported_model, with_other_storage
 from qstudio.quant.verify import verify
@@ -117,12 +117,14 @@ def measure(
     scores = predict(network, simulated.run, split, chosen, progress.part("simulate"))
     layers = layer_results(simulated, encodings, split, chosen[:ERROR_SAMPLES], progress.part("compare"))
     layers = with_sparsity(layers, original, simulated, result.recipe)
+    sparsity, pruning_notes = whole_sparsity(original, simulated, result.recipe)
     result = told(
         "simulate",
         float=metrics_of(network, float_scores, split, chosen, None),
         simulated=metrics_of(network, scores, split, chosen, float_scores),
         layers=layers,
-        notes=(*result.notes, *pruning_notes(original, simulated, result.recipe)),
+        notes=(*result.notes, *pruning_notes),
+        sparsity=sparsity,
     )
     with tempfile.TemporaryDirectory(prefix="qstudio-") as folder:
         progress.part("export")(0, 1)

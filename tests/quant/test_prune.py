@@ -18,6 +18,8 @@ from qstudio.quant.prune.run import prune_model
 from qstudio.quant.ptq import PtqOptions, run_ptq
 
 CONV = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+COUNTS = {"conv1": 72, "conv2": 576, "conv3": 72, "fc": 80}
+"""Weights of the layers of `small_cnn`."""
 node = helper.make_node
 
 
@@ -382,6 +384,8 @@ def test_a_pruned_run_is_measured_like_any_other(tmp_path, text):
         stored = [v for v in codes.values() if v.size == 576]
         assert any(np.count_nonzero(np.asarray(v, np.int8)) <= 288 for v in stored)
     assert result.size_bytes.float == plain.size_bytes.float
+    assert plain.sparsity is None
+    assert result.sparsity == pytest.approx(sum(sparsity[n] * c for n, c in COUNTS.items()) / sum(COUNTS.values()))
 
 
 @pytest.mark.parametrize("refinement", ["gptq", "cle"])

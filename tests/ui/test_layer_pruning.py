@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QComboBox
 from ui_fakes import make_result
 
 from qstudio.core.pruning import check_pruning
+from qstudio.ui.runs.runs_model import COLUMNS as RUN_COLUMNS
 from qstudio.ui.table.choices import PRUNINGS, choices, explained, value_text
 from qstudio.ui.table.columns import COLUMN_IDS
 from qstudio.ui.table.layer_table import LayerTable
@@ -60,10 +61,12 @@ def test_the_sparsity_of_the_selected_run_is_shown(studio: Any) -> None:
     index = table.model.index(table.model.row_of("block0.conv"), SPARSITY)
     assert index.data() == "–"
     assert "Run PTQ" in index.data(Qt.ItemDataRole.ToolTipRole)
+    whole = next(column for column in RUN_COLUMNS if column.id == "sparsity")
     for sparsity, text in ((None, "–"), (43.75, "43.8")):
         studio.session.run_ptq()
         result = make_result(studio.session.recipe, studio.session.model)
         layers = tuple(replace(layer, sparsity=sparsity) for layer in result.layers)
-        studio.engine.finish(studio.engine.runs[-1], replace(result, layers=layers))
+        studio.engine.finish(studio.engine.runs[-1], replace(result, layers=layers, sparsity=sparsity))
+        assert whole.text(studio.session.runs[-1]) == ("–" if sparsity is None else "43.75")
         assert index.data() == text
     assert "Nothing is pruned" not in index.data(Qt.ItemDataRole.ToolTipRole)

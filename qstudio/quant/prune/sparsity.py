@@ -90,8 +90,12 @@ def sparse_saving(simulated: SimulatedModel, recipe: Recipe) -> int | None:
     return saved if pruned else None
 
 
-def pruning_notes(original: Network, simulated: SimulatedModel, recipe: Recipe) -> tuple[str, ...]:
-    """Return in a sentence what pruning took away, and what of it does not stay away; nothing where nothing is pruned.
+def whole_sparsity(
+    original: Network, simulated: SimulatedModel, recipe: Recipe
+) -> tuple[float | None, tuple[str, ...]]:
+    """Return the percentage of all original weights that is removed or zero, None where nothing is pruned, and notes.
+
+    The notes say in words what pruning took away, and what of it does not stay away.
 
     Args:
         original: The network before pruning.
@@ -99,15 +103,15 @@ def pruning_notes(original: Network, simulated: SimulatedModel, recipe: Recipe) 
         recipe: Its prunings.
     """
     if not prunes(recipe):
-        return ()
-    total = sum(original.value(site.id).size for site in original.weight_sites)
+        return None, ()
+    total = max(sum(original.value(site.id).size for site in original.weight_sites), 1)
     weights = [simulated.float_value(site.id) for site in simulated.network.weight_sites]
     left, stay = sum(weight.size for weight in weights), sum(int(np.count_nonzero(weight)) for weight in weights)
     summary = (
-        f"of {total:,} weights pruning removed {100 * (total - left) / max(total, 1):.1f} % with their filters"
-        f" and left {100 * (left - stay) / max(total, 1):.1f} % zero"
+        f"of {total:,} weights pruning removed {100 * (total - left) / total:.1f} % with their filters"
+        f" and left {100 * (left - stay) / total:.1f} % zero"
     )
-    return (summary, *lost_zeros(simulated, recipe))
+    return 100.0 * (total - stay) / total, (summary, *lost_zeros(simulated, recipe))
 
 
 def lost_zeros(simulated: SimulatedModel, recipe: Recipe) -> tuple[str, ...]:

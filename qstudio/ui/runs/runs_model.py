@@ -87,6 +87,10 @@ def _size(run: Run) -> float | None:
     return run.result.size_bytes.quantized if run.result and run.result.size_bytes else None
 
 
+def _sparsity(run: Run) -> float | None:
+    return run.result.sparsity if run.result else None
+
+
 def _file(run: Run) -> float | None:
     return run.result.size_bytes.file if run.result and run.result.size_bytes else None
 
@@ -215,6 +219,15 @@ COLUMNS: tuple[RunColumn, ...] = (
     ),
     RunColumn(
         "size", "Size", "Packed codes, scales, zero points and what stays float.", "1.16 MB M", _bytes(_size), _size
+    ),
+    RunColumn(
+        "sparsity",
+        "Sparsity, %",
+        "Share of the float network's weights that pruning removed or left zero. Only removed filters make the network "
+        "smaller and faster.",
+        "Sparsity, %",
+        _percent(_sparsity),
+        _sparsity,
     ),
     RunColumn(
         "float_ms",
