@@ -122,7 +122,9 @@ def _layers(result: RunResult) -> str:
         )
     head = ("layer", "type", "weight", "weight dB", "activation", "output dB", "cosine", "pruned %")
     words = "(dB: signal to quantization noise; 30 and more is good, under 20 is bad)"
-    return table(head if pruned else head[:-1], rows, "lllrlrrr") + "\n" + words
+    sides = "lllrlrrr"
+    shown = table(head, rows, sides) if pruned else table(head[:-1], rows, sides[:-1])
+    return f"{shown}\n{words}"
 
 
 def _metrics(result: RunResult) -> str:
