@@ -87,6 +87,16 @@ def _number(text: str, parameter: Parameter, refinement: str) -> float:
 
 
 _ITERATIONS = "Steps of the optimiser for each {}; time grows with it."
+_SEARCH = Parameter(
+    "search",
+    "Search weight scales",
+    "1 starts each weight scale at the share of the calibrated one, 0.4 to 1, that makes sum((W - Q(W))^2) least; 0 at"
+    " the calibrated one.",
+    1,
+    0,
+    1,
+    True,
+)
 _BATCH = Parameter("batch", "Batch", "Calibration samples in a step.", 32, 1, 512, True)
 
 REFINEMENTS: Registry[Refinement] = Registry(
@@ -162,10 +172,11 @@ REFINEMENTS: Registry[Refinement] = Registry(
         "qstudio.quant.refine.adaround:adaround",
         "values",
         (
-            Parameter("iterations", "Iterations", _ITERATIONS.format("layer"), 1000, 1, 100000, True),
+            Parameter("iterations", "Iterations", _ITERATIONS.format("layer"), 500, 1, 100000, True),
             _BATCH,
             Parameter("rate", "Learning rate", "Of V, with Adam.", 0.2, 1e-5, 1.0),
             Parameter("regularizer", "Regulariser", "Weight lambda of the rounding term.", 100.0, 0.0, 1000.0),
+            _SEARCH,
         ),
         rounds=True,
     ),
@@ -179,10 +190,11 @@ REFINEMENTS: Registry[Refinement] = Registry(
         "qstudio.quant.refine.brecq:brecq",
         "values",
         (
-            Parameter("iterations", "Iterations", _ITERATIONS.format("block"), 1000, 1, 100000, True),
+            Parameter("iterations", "Iterations", _ITERATIONS.format("block"), 500, 1, 100000, True),
             _BATCH,
             Parameter("rate", "Learning rate", "Of V, with Adam.", 0.2, 1e-5, 1.0),
             Parameter("regularizer", "Regulariser", "Weight lambda of the rounding term.", 100.0, 0.0, 1000.0),
+            _SEARCH,
             Parameter("drop", "QDrop", "1 leaves half of the activations unrounded in each step.", 1, 0, 1, True),
             Parameter("steps", "Learn activation steps", "1 learns the activations' steps.", 1, 0, 1, True),
             Parameter("scales", "Learn weight scales", "1 learns a factor for each weight scale.", 1, 0, 1, True),

@@ -23,4 +23,5 @@ def adaround(network: Network, task: Task, refined: Refined) -> Refined:
     schedule = Schedule(
         int(settings["iterations"]), int(settings["batch"]), settings["rate"], regularizer=settings["regularizer"]
     )
-    return learn_rounding(network, task, refined, layer_units(network), schedule, Learns(), "AdaRound")
+    learns = Learns(bool(settings["search"]))
+    return learn_rounding(network, task, refined, layer_units(network), schedule, learns, "AdaRound")

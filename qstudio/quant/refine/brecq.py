@@ -33,7 +33,7 @@ def brecq(network: Network, task: Task, refined: Refined) -> Refined:
         regularizer=settings["regularizer"],
         drop=bool(settings["drop"]),
     )
-    learns = Learns(bool(settings["steps"]), bool(settings["scales"]), bool(settings["biases"]))
+    learns = Learns(*(bool(settings[name]) for name in ("search", "steps", "scales", "biases")))
     # In a network that demands a batch size, a Reshape may hold it; single layers take any number of samples.
     fixed = network.fixed_batch is not None
     units = layer_units(network) if fixed else block_units(network, MOST_LAYERS, TOGETHER)

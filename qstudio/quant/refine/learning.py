@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from qstudio.quant.network import Network
 from qstudio.quant.refine.march import March, refining, start_march
 from qstudio.quant.refine.reconstruct import Problem, Schedule, reconstruct
+from qstudio.quant.refine.scale_search import least_error
 from qstudio.quant.refine.soft_rounding import SoftWeight
 from qstudio.quant.refine.state import RefineState
 from qstudio.quant.refine.task import Refined, Task
@@ -18,6 +22,8 @@ from qstudio.quant.refine.units import Unit
 class Learns:
     """What is learned besides the rounding of weights."""
 
+    search: bool = False
+    """Start each weight scale where rounding to nearest costs the least (see `scale_search`)."""
     activation_steps: bool = False
     weight_scales: bool = False
     biases: bool = False
@@ -82,16 +88,19 @@ def _learn_unit(
         state.notes.append(f"{unit.name}: its values are not laid out sample by sample; it is rounded to nearest.")
         return
     device = state.network.executor.device
+    weights = {}
+    for name in state.open_weights(unit):
+        values, encoding = state.float_value(name), state.weights[name]
+        free = state.scales_freely(name)
+        start = least_error(values, encoding) if learns.search and free else encoding
+        weights[name] = SoftWeight(values, start, device, learns.weight_scales and free)
     problem = Problem(
         unit,
         state.network.executor,
-        found,
-        target,
+        {node: (_laid_out(exact), _laid_out(rounded)) for node, (exact, rounded) in found.items()},
+        _laid_out(target),
         state.parameters,
-        {
-            name: SoftWeight(state.float_value(name), state.weights[name], device, learns.weight_scales)
-            for name in state.open_weights(unit)
-        },
+        weights,
         state.learned_biases(unit) if learns.biases else {},
         state.steps_in(unit, learns.activation_steps),
     )
@@ -106,3 +115,8 @@ def _cost(state: RefineState, unit: Unit, learns: Learns) -> float:
     if not state.open_weights(unit) and not any(step.logarithm is not None for step in steps):
         return 0.0
     return float(sum(state.layer_of[name].macs or 1 for name in unit.weights))
+
+
+def _laid_out(values: Tensor) -> Tensor:
+    """Return images with their channels last in memory: convolutions of few channels take half the time."""
+    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values

@@ -86,7 +86,7 @@ class Problem:
             if step is not None:
                 value = step(value)
             if flips is not None:
-                value = torch.where(flips.like(value), exact[chosen], value)
+                value = torch.lerp(value, exact[chosen], flips.like(value))
             values[node] = value
             entered.add(tensor)
         return self.unit.run(self.executor, values, parameters, rounding)[self.unit.outputs[0]]

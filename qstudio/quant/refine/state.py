@@ -64,6 +64,10 @@ class RefineState:
             and self.weights[name].levels < 2**COARSE_BITS - 1
         ]
 
+    def scales_freely(self, site: str) -> bool:
+        """Return whether a site's scale may be any number; block floating point allows powers of two only."""
+        return self.refined.encodings.schemes[site].format.partition(":")[0] != "bfp"
+
     def float_value(self, name: str) -> NDArray[np.float32]:
         """Return a parameter before rounding, with what refinements have changed."""
         return self.values[name] if name in self.values else self.network.value(name)
@@ -90,7 +94,8 @@ class RefineState:
             if site.id not in of_site:
                 inside = set(site.quantized_at or (site.id,)) <= present and self._only_read_in(unit, site.members)
                 encoding = self.activations[site.id]
-                fixed = site.fixed_range is not None or encoding.levels >= 2**COARSE_BITS
+                fixed = site.fixed_range is not None or not self.scales_freely(site.id)
+                fixed = fixed or encoding.levels >= 2**COARSE_BITS
                 of_site[site.id] = LearnedStep(encoding, self.network.executor.device, learn and inside and not fixed)
             found[tensor] = of_site[site.id]
         return found
