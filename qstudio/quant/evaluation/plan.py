@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
 
 from torch import fx
 
@@ -25,7 +24,6 @@ class Plan:
 
     def __init__(self, executor: Executor, description: GraphDescription) -> None:
         self.steps = executor.steps
-        self.position: Mapping[fx.Node, int] = {step.node: at for at, step in enumerate(self.steps)}
         macs = {node.name: node.macs for node in description.nodes}
         self._heavy = {
             step.node
