@@ -88,6 +88,10 @@ DARK = Palette(
 )
 
 
+EDGED = ("QCheckBox", "QRadioButton", "QAbstractSpinBox", "QLineEdit", "QComboBox")
+"""Widgets whose edge says what they are."""
+
+
 class Theme(QObject):
     """The look of the application: one palette, three font sizes, a zoom factor."""
 
@@ -146,6 +150,9 @@ class Theme(QObject):
         self.palette = DARK if dark else LIGHT
         app.setFont(self.font("normal"))
         app.setPalette(qt_palette(self.palette))
+        if dark:
+            for kind in EDGED:
+                app.setPalette(edged_palette(self.palette), kind)  # type: ignore[arg-type]  # takes a str only
         app.setStyleSheet(style_sheet(self.palette, self.zoom))
         self.changed.emit(self.palette)
 
@@ -196,6 +203,16 @@ def qt_palette(palette: Palette) -> QPalette:
     faint = mix(palette.muted, palette.background, 0.35)
     for key in (role.WindowText, role.Text, role.ButtonText, role.HighlightedText):
         result.setColor(off, key, faint)
+    return result
+
+
+def edged_palette(palette: Palette) -> QPalette:
+    """Return Qt's roles for fields on a dark ground.
+
+    The style draws edges darker than the window by 1.4: on a dark one an empty check box would not be seen.
+    """
+    result = qt_palette(palette)
+    result.setColor(QPalette.ColorRole.Window, mix(palette.line, palette.muted, 0.75))
     return result
 
 

@@ -12,6 +12,7 @@ from qstudio.core.refinement import REFINEMENTS
 from qstudio.core.registry import BrokenPlugin
 from qstudio.ui.refinements.panel import RefinementsPanel
 from qstudio.ui.refinements.row import is_switch
+from qstudio.ui.theme import theme
 
 
 @pytest.fixture
@@ -84,11 +85,12 @@ def test_parameters_are_one_step_each_and_shown_beside_the_title(studio: Any, pa
     session.undo()
     session.undo()
     assert session.recipe.refinements[-1] == "brecq", "what was stepped through is one step"
-    assert (box.value(), row.changed.text()) == (1000, "")
+    default = next(p.default for p in REFINEMENTS["brecq"].parameters if p.name == "iterations")
+    assert (box.value(), row.changed.text()) == (default, "")
     box.selectAll()
-    studio.qtbot.keyClicks(box, "500")
+    studio.qtbot.keyClicks(box, "321")
     studio.qtbot.keyClick(box, Qt.Key.Key_Return)
-    assert session.recipe.refinements[-1] == "brecq:iterations=500"
+    assert session.recipe.refinements[-1] == "brecq:iterations=321"
 
 
 def test_a_broken_plugin_is_shown_with_its_reason(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +101,11 @@ def test_a_broken_plugin_is_shown_with_its_reason(studio: Any, monkeypatch: pyte
     [box] = [box for box in panel.findChildren(QCheckBox) if "magic" in box.text()]
     assert not box.isEnabled()
     assert "it cannot be imported" in box.toolTip()
+
+
+def test_an_empty_check_box_is_seen_on_a_dark_ground(studio: Any, panel: RefinementsPanel) -> None:
+    for mode, seen in (("dark", True), ("light", False)):
+        theme().set_mode("dark" if mode == "dark" else "light")
+        window = panel.rows["cle"].switch.palette().window().color()
+        # The style draws the edge darker than this by 1.4.
+        assert (window.darker(140).lightness() > theme().palette.color("line").lightness()) == seen
