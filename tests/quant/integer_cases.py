@@ -46,7 +46,7 @@ class Case:
         return self.node("DequantizeLinear", [f"{name}_c", f"{name}_s", f"{name}_z"], f"{name}_d", **extra)
 
     def weight(self, shape, dtype=np.int8, zero_point=0, axis=0, per_channel=True):
-        """Add a weight of random codes over the whole range."""
+        """Add a weight of random codes over the whole range; a list of zero points is one for each channel."""
         low = np.iinfo(dtype).min + (dtype == np.int8)
         codes = self.random.integers(low, np.iinfo(dtype).max + 1, shape).astype(dtype)
         scale = self.random.random(shape[axis]) * 0.01 + 0.002 if per_channel else 0.007
@@ -127,6 +127,14 @@ def binary(op_type, scales, zeros, other=None, swapped=False, relu=False, shape=
     output = case.rounded(last, scales[2], 0 if relu else zeros[2])
     x = (case.random.integers(0, 256, shape) - zeros[0]) * np.float32(scales[0])
     return case.model(output, shape), x.astype(np.float32)
+
+
+def softmax(scale, zero=0, axis=-1, largest=255, step=SX, shape=(4, 9, 7, 12)):
+    """Return (model, x) of a Softmax; few codes give many ties."""
+    case = Case(largest)
+    case.node("Softmax", [case.rounded("x", step, 0)], "c", axis=axis)
+    x = (case.random.integers(0, largest + 1, shape) * np.float32(step)).astype(np.float32)
+    return case.model(case.rounded("c", scale, zero), shape), x
 
 
 def pool(op_type, shape=(3, 5, 9, 11), dtype=np.uint8, zeros=(30, 60), scale=0.009, **attributes):

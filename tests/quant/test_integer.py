@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from integer_cases import activations_product, binary, compare, conv, pool, product
+from integer_cases import activations_product, binary, compare, conv, pool, product, softmax
 
 from qstudio.backends.processor import processor
 from qstudio.quant.verify import saturates
@@ -46,6 +46,10 @@ CASES = {
         "QLinearConv",
         lambda: conv((4, 16, 9, 9), 16, (3, 3), groups=16, per_channel=False, weight=np.uint8, wzp=117),
     ),
+    "depthwise, a zero point for each channel": (
+        "QLinearConv",
+        lambda: conv((4, 16, 9, 9), 16, (3, 3), groups=16, wzp=np.arange(-40, 40, 5), **SAME),
+    ),
     "Gemm": ("QGemm", lambda: product("Gemm", (7, 40), 16, bias=True, transposed=True)),
     "Gemm per tensor, Relu": ("QGemm", lambda: product("Gemm", (60, 41), 3, False, True, relu=True)),
     "Gemm, one row, no bias": ("QGemm", lambda: product("Gemm", (1, 40), 64)),
@@ -84,6 +88,10 @@ CASES = {
         "QLinearAveragePool",
         lambda: pool("AveragePool", (9, 5, 9, 11), np.int8, (3, -4), 0.003, kernel_shape=[9, 11]),
     ),
+    "Softmax": ("QLinearSoftmax", lambda: softmax(1 / 256)),
+    "Softmax, ties, another axis": ("QLinearSoftmax", lambda: softmax(1 / 32, axis=1, largest=15, step=0.25)),
+    "Softmax, small range, zero point": ("QLinearSoftmax", lambda: softmax(0.3 / 255, 3, axis=2)),
+    "Softmax, scale without whole inverse": ("QLinearSoftmax", lambda: softmax(1 / 255.5)),
     "GlobalAveragePool": (
         "QLinearGlobalAveragePool",
         lambda: pool("GlobalAveragePool", (3, 17, 8, 8), zeros=(128, 120), scale=0.003),

@@ -50,6 +50,7 @@ class QdqGraph:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.nodes = model.graph.node
+        self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
         self.constants = {t.name: t for t in model.graph.initializer}
         self._position: dict[str, int] = {}
         self._readers: dict[str, list[int]] = defaultdict(list)

@@ -28,8 +28,9 @@ _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Eins
 class IntegerModel:
     """A QDQ model with int32 accumulators and onnxruntime's requantization.
 
-    Conv, Gemm, MatMul, Add, Mul and average pooling between 8-bit tensors are computed here, in integers; operators
-    that only move or compare codes, and everything that is not quantized, run as written.
+    Conv, Gemm, MatMul, Add, Mul, average pooling and Softmax between 8-bit tensors are computed here; operators that
+    only move or compare codes, those whose kernels are tables of their float function (Sigmoid, LeakyRelu, Concat), and
+    everything that is not quantized, run as written.
 
     Args:
         exported: From `qstudio.backends.qdq.export_qdq`, or any model of that form; not changed.

@@ -1,7 +1,7 @@
 """Operators on 8-bit codes, each with the arithmetic of onnxruntime's fused kernel for x86.
 
 Sums are int32; what follows them is float32, one rounding for each operation written here. Sources are the formulas of
-onnxruntime's MLAS (qgemm, quantize, qladd, qlmul, qlgavgpool) and of its QLinearAveragePool.
+onnxruntime's MLAS (qgemm, quantize, qladd, qlmul, qlgavgpool) and of its QLinearAveragePool and QLinearSoftmax.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ class IntegerConv(_Weighted):
     ) -> None:
         channels = weight.shape[0]
         # Channels last, as the kernel unfolds images. Depthwise convolutions have a kernel of their own, whose products
-        # are widened before they are added; with several outputs for each channel they go the general way.
+        # are widened before they are added; with several outputs or zero points they go the general way.
         last = np.moveaxis(weight, 1, -1).reshape(groups, channels // groups, -1)
-        depthwise = groups == channels and weight.shape[1] == 1
+        depthwise = groups == channels and weight.shape[1] == 1 and len(np.unique(weight_grid.zero_point)) == 1
         super().__init__(inputs, last, weight_grid, bias, output, saturating and not depthwise)
         self._window, self._groups = window, groups
 
@@ -296,6 +296,46 @@ class IntegerAveragePool(IntegerOperator):
         total.div_(count if self._counts_padding else self._window.count(tuple(x.shape[2:])))
         total.div_(float(self.output.step)).add_(self.output.zero)
         return total.round_().clamp_(self.output.low, self.output.high).to(code_type(self.output.dtype))
+
+
+class IntegerSoftmax(IntegerOperator):
+    """Softmax by table: onnxruntime looks exp(s_x (q - q_max)) up, scaled so that float32 sums of D terms stay finite.
+
+    y = round(float32(t floor(1 / s_y)) / sum t) + z_y, half to even, then cut to the type. Two habits of that kernel
+    are kept: 1 / s_y is cut to an integer, and a product beyond float32 counts as 0.
+
+    Args:
+        inputs: Grid of the logits, unsigned.
+        output: Grid of the result.
+        axis: Along which the results add up to 1.
+    """
+
+    def __init__(self, inputs: Grid, output: Grid, axis: int) -> None:
+        super().__init__((inputs,), output)
+        self._axis = axis
+
+    def __call__(self, *codes: Tensor) -> Tensor:
+        """Return the codes of the result, shaped as the input."""
+        assert self.output is not None
+        logits = codes[0].movedim(self._axis, -1).to(torch.int64)
+        length = logits.shape[-1]
+        table = torch.from_numpy(_exponentials(self.inputs[0].step, length))
+        terms = table[logits + (255 - logits.amax(-1, keepdim=True))]
+        total = terms[..., 0].clone()
+        for k in range(1, length):
+            total.add_(terms[..., k])
+        factor = float(np.floor(np.float32(1.0) / self.output.step))
+        result = (terms * factor).div_(total[..., None])
+        result = torch.where(result.isfinite(), result, 0.0).round_().add_(self.output.zero)
+        return result.clamp_(self.output.low, self.output.high).to(code_type(self.output.dtype)).movedim(-1, self._axis)
+
+
+def _exponentials(step: np.float32, length: int) -> NDArray[np.float32]:
+    """Return onnxruntime's table of exponentials by code, the largest near float32's limit / (length e^5)."""
+    largest = np.finfo(np.float32).max / np.float32(length)
+    # The logarithm is float32's, everything after it float64's.
+    shift = max(0.0, float(np.log(largest)) - 5) / float(step)
+    return np.exp((np.arange(256, dtype=np.float64) - 255 + shift) * float(step)).astype(np.float32)
 
 
 def _fused(codes: Tensor, ratio: np.float32, addend: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from qstudio.quant.integer.operators import (
     IntegerMul,
     IntegerOperator,
     IntegerProduct,
+    IntegerSoftmax,
 )
 from qstudio.quant.integer.windows import Window
 
@@ -181,6 +182,17 @@ def _pool(graph: QdqGraph, index: int, node: onnx.NodeProto, saturating: bool) -
     return IntegerStep(node.name, node.op_type, (data.codes,), output, compute, taken)
 
 
+def _softmax(graph: QdqGraph, index: int, node: onnx.NodeProto, saturating: bool) -> IntegerStep | None:
+    data, target = graph.activation(node.input[0]), graph.target(index)
+    if data is None or target is None or graph.opset < 13:
+        return None
+    output, grid, taken = target
+    if not data.grid.dtype == grid.dtype == np.uint8:
+        return None
+    compute = IntegerSoftmax(data.grid, grid, int(attribute(node, "axis", -1)))
+    return IntegerStep(node.name, node.op_type, (data.codes,), output, compute, taken)
+
+
 _BUILDERS = {
     "Conv": _conv,
     "Gemm": _gemm,
@@ -189,4 +201,5 @@ _BUILDERS = {
     "Mul": _binary,
     "AveragePool": _pool,
     "GlobalAveragePool": _pool,
+    "Softmax": _softmax,
 }
