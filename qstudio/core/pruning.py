@@ -160,9 +160,18 @@ def check_pruning(text: str) -> str:
 
 def prunes(recipe: Recipe) -> bool:
     """Return whether a recipe asks for any pruning at all."""
+    return bool(_asked(recipe))
+
+
+def removes_filters(recipe: Recipe) -> bool:
+    """Return whether a recipe asks for pruning that makes the network smaller."""
+    return any(METHODS[text.partition(":")[0]].structured for text in _asked(recipe))
+
+
+def _asked(recipe: Recipe) -> set[str]:
     parts = [dict(rule.values) for rule in recipe.rules] + [dict(values) for _, values in recipe.overrides]
     texts = [recipe.default.pruning, *(str(part["pruning"]) for part in parts if "pruning" in part)]
-    return any(check_pruning(text) != NONE for text in texts)
+    return {check_pruning(text) for text in texts} - {NONE}
 
 
 def share_after(step: int, steps: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QWidget
 
+from qstudio.core.pruning import removes_filters
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
@@ -187,8 +188,17 @@ class AccuracyStrip(QFrame):
         if model is None:
             self.size_figure.set_value(NO_VALUE)
             return
-        quantized = self._session.quantized_size_bytes()
+        quantized, note, more = self._session.quantized_size_bytes(), "", ""
+        if removes_filters(self._session.recipe):
+            run = self._shown_run()
+            sizes = run.result.size_bytes if run is not None and run.result is not None else None
+            if run is not None and sizes is not None and same_recipe(self._session, run):
+                quantized, more = sizes.quantized, f"{tr('Measured in')} {run.title}"
+            else:
+                note, more = tr("before pruning"), tr("What pruning takes away is counted by a run.")
         ratio = model.float_size_bytes / quantized if quantized else 1.0
         self.size_figure.set_value(
-            f"{format_bytes(model.float_size_bytes)} → {format_bytes(quantized)}", f"({ratio:.1f}x)"
+            f"{format_bytes(model.float_size_bytes)} → {format_bytes(quantized)}",
+            f"({ratio:.1f}x) {note}".rstrip(),
+            more,
         )

@@ -10,6 +10,8 @@ from PySide6.QtWidgets import QComboBox
 from ui_fakes import make_result
 
 from qstudio.core.pruning import check_pruning
+from qstudio.core.results import SizeBytes
+from qstudio.ui.accuracy_strip import AccuracyStrip
 from qstudio.ui.runs.runs_model import COLUMNS as RUN_COLUMNS
 from qstudio.ui.table.choices import PRUNINGS, choices, explained, value_text
 from qstudio.ui.table.columns import COLUMN_IDS
@@ -70,3 +72,21 @@ def test_the_sparsity_of_the_selected_run_is_shown(studio: Any) -> None:
         assert whole.text(studio.session.runs[-1]) == ("–" if sparsity is None else "43.75")
         assert index.data() == text
     assert "Nothing is pruned" not in index.data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_the_strip_says_that_a_size_is_before_pruning_until_a_run_counted_it(studio: Any) -> None:
+    studio.open()
+    strip = AccuracyStrip(studio.session, studio.bridge)
+    studio.show(strip, 1280, 48)
+    plain = strip.size_figure.text
+    assert "pruning" not in plain
+    studio.session.set_layers("zeros", ("block0.conv",), pruning="magnitude:50")
+    assert strip.size_figure.text == plain, "zeros are stored like other weights"
+    studio.session.set_layers("filters", ("block0.conv",), pruning="l1_filter:50")
+    assert strip.size_figure.text == f"{plain} before pruning"
+    studio.session.run_ptq()
+    result = make_result(studio.session.recipe, studio.session.model)
+    studio.engine.finish(studio.engine.runs[-1], replace(result, size_bytes=SizeBytes(10_000_000, 1_000_000)))
+    assert "1.00 MB (" in strip.size_figure.text
+    assert "before" not in strip.size_figure.text
+    assert "Measured in" in strip.size_figure.toolTip()

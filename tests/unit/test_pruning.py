@@ -3,7 +3,7 @@
 import pytest
 
 from qstudio.core.errors import UserError
-from qstudio.core.pruning import METHODS, Pruning, check_pruning, parse_pruning, prunes, share_after
+from qstudio.core.pruning import METHODS, Pruning, check_pruning, parse_pruning, prunes, removes_filters, share_after
 from qstudio.core.recipe import Recipe, Rule, make_values
 from qstudio.core.scheme import Scheme
 from qstudio.core.size import sparse_saving_bytes
@@ -70,7 +70,10 @@ def test_a_recipe_says_whether_it_prunes():
     assert not prunes(Recipe())
     assert not prunes(Recipe().with_layers(("fc",), pruning="none"))
     assert prunes(Recipe().with_layers(("fc",), pruning="taylor:10"))
-    assert prunes(Recipe(rules=(Rule("*", make_values(pruning="l2_filter:5")),)))
+    smaller = Recipe(rules=(Rule("*", make_values(pruning="l2_filter:5")),))
+    assert prunes(smaller)
+    assert removes_filters(smaller)
+    assert not removes_filters(Recipe().with_layers(("fc",), pruning="taylor:10"))
 
 
 def test_iterative_pruning_follows_the_cubic_schedule_of_zhu_and_gupta():
