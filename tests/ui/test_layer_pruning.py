@@ -86,7 +86,7 @@ def test_the_strip_says_that_a_size_is_before_pruning_until_a_run_counted_it(stu
     assert strip.size_figure.text == f"{plain} before pruning"
     studio.session.run_ptq()
     result = make_result(studio.session.recipe, studio.session.model)
-    studio.engine.finish(studio.engine.runs[-1], replace(result, size_bytes=SizeBytes(10_000_000, 1_000_000)))
-    assert "1.00 MB (" in strip.size_figure.text
+    studio.engine.finish(studio.engine.runs[-1], replace(result, size_bytes=SizeBytes(52_840, 5_120)))
+    assert "→ 5.00 KB (" in strip.size_figure.text
     assert "before" not in strip.size_figure.text
     assert "Measured in" in strip.size_figure.toolTip()
