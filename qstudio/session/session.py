@@ -30,6 +30,7 @@ from qstudio.engine.messages import (
 from qstudio.session.events import Event
 from qstudio.session.history import History
 from qstudio.session.measurements import SLOTS, Measurements
+from qstudio.session.notices import Notices
 from qstudio.session.options import Notice, Run, RunOptions
 from qstudio.session.recipe_file import read_recipe, write_recipe
 from qstudio.session.runs import Runs
@@ -55,8 +56,9 @@ class Session:
         self._engine = engine
         self._history = History(Recipe())
         self._work = Work(engine)
-        self._measured = measured = Measurements(self._work, self._tell)
-        self._runs = Runs(engine, self._tell)
+        self._notices = notices = Notices(engine)
+        self._measured = measured = Measurements(self._work, notices.tell)
+        self._runs = Runs(engine, notices.tell)
         self.model: ModelInfo | None = None
         self.opening: str = ""
         """Path of the model being opened; empty when none is."""
@@ -91,11 +93,9 @@ class Session:
         self.run_selected: Event[int | None] = self._runs.selection_changed
         self.work_changed: Event[tuple[Job, ...]] = self._work.changed
         """Background jobs (opening, statistics, float accuracy) that are not final, with their progress."""
-        self.notice_posted: Event[Notice] = Event()
-        self.log_added: Event[str] = Event()
-        self._runs.stopped.connect(self._on_run_stopped)
-        engine.on_log = self._on_log
-        engine.on_process_died = self._on_process_died
+        self.notice_posted: Event[Notice] = notices.posted
+        self.log_added: Event[str] = notices.log_added
+        self._runs.stopped.connect(notices.tell_what_is_left)
 
     # ---- opening
 
@@ -107,7 +107,7 @@ class Session:
     def _on_model(self, job: Job) -> None:
         self.opening = ""
         if not isinstance(job.value, ModelInfo):
-            self._tell(job, "The model was not opened")
+            self._notices.tell(job, "The model was not opened")
             return
         data = self._opening_data or self.data_spec
         self._work.cancel("weights", "dataset", *SLOTS)
@@ -142,7 +142,7 @@ class Session:
         else:
             if self.dataset is None:
                 self.data_spec = None
-            self._tell(job, "The data was not opened")
+            self._notices.tell(job, "The data was not opened")
         self._measure_what_is_missing()
 
     def _measure_what_is_missing(self) -> None:
@@ -207,7 +207,7 @@ class Session:
             self.devices = job.value
             self.devices_changed.emit(self.devices)
         else:
-            self._tell(job, "The devices could not be listed")
+            self._notices.tell(job, "The devices could not be listed")
 
     # ---- selecting
 
@@ -293,16 +293,9 @@ class Session:
             UserError: The file cannot be read or is not a recipe.
         """
         recipe = read_recipe(path)
-        self._warn_of_strangers(recipe)
+        self._notices.warn_of_strangers(recipe, self.model)
         self.saved_recipe = recipe
         self.edit("Load recipe", recipe)
-
-    def _warn_of_strangers(self, recipe: Recipe) -> None:
-        known = {layer.name for layer in self.model.layers} if self.model else set()
-        strange = [name for name, _ in recipe.overrides if self.model and name not in known]
-        if strange:
-            text = f"{len(strange)} layers of the recipe are not in this model: {', '.join(strange[:3])}"
-            self.notice_posted.emit(Notice("warning", text + (", ..." if len(strange) > 3 else ".")))
 
     # ---- figures at once
 
@@ -331,7 +324,7 @@ class Session:
         if self.dataset is None or self.model is None or not self.model.runnable:
             return
         changed = {name for name, value in vars(self.options).items() if getattr(before, name) != value}
-        drawn = {"calibration_samples", "calibration_data", "seed"}
+        drawn = {"calibration_samples", "calibration_data", "calibration_choice", "seed"}
         # Where the data has one split, what is calibrated on is not evaluated on: both draw from the same choice.
         if changed & (drawn | {"eval_samples"}):
             self.measure_float()
@@ -467,7 +460,7 @@ class Session:
         if run.training is not None:
             self.set_training(**vars(run.training.settings))
         if run.request is not None:
-            self._warn_of_strangers(run.request.recipe)
+            self._notices.warn_of_strangers(run.request.recipe, self.model)
             self.edit(f"Restore recipe of {run.title}", run.request.recipe)
 
     def is_current(self, run: Run) -> bool:
@@ -529,30 +522,3 @@ class Session:
         if self.data_spec is None:
             raise UserError("no data is open", "session", "Choose a dataset first")
         return self.model, self.data_spec
-
-    def _tell(self, job: Job, headline: str) -> None:
-        """Post what went wrong with a job; a cancelled one is the person's own wish and stays quiet."""
-        if job.error is not None:
-            sentence = job.error.sentence()
-            # A sentence that starts with a file or a field keeps its spelling.
-            sentence = sentence if job.error.where else sentence[:1].upper() + sentence[1:]
-            self.notice_posted.emit(Notice("error", f"{headline}. {sentence}", job.error.details))
-        elif job.state is JobState.KILLED:
-            self.notice_posted.emit(Notice("error", f"{headline}: its process was ended."))
-
-    def _on_run_stopped(self, run: Run) -> None:
-        """Say what is left of a training that was cancelled, killed or failed."""
-        left = read_checkpoint(run.training.folder) if run.training and run.training.folder else None
-        if left is not None:
-            best = "" if left.best_epoch is None else f", the best, epoch {left.best_epoch}, included"
-            text = (
-                f"{run.title}: the checkpoint after epoch {left.epoch} is kept{best}. Resume training goes on with it."
-            )
-            self.notice_posted.emit(Notice("info", text))
-
-    def _on_log(self, process: str, line: str) -> None:
-        self.log_added.emit(f"{process}: {line}")
-
-    def _on_process_died(self, process: str, sentence: str) -> None:
-        self.log_added.emit(f"{process}: {sentence}")
-        self.notice_posted.emit(Notice("warning", sentence))

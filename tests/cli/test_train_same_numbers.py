@@ -12,6 +12,8 @@ from cli_case import Told
 import qstudio
 from qstudio.cli.plain import plain_run
 from qstudio.core.training import CurvePoint, TrainResult
+from qstudio.engine.messages import JobState
+from qstudio.session.options import Run
 from qstudio.session.training import read_checkpoint
 
 Cli = Callable[..., Told]
@@ -31,18 +33,35 @@ def test_training_gives_the_same_numbers_everywhere(cli: Cli, model: str, tmp_pa
 
     settings = {"method": "lsq+", "epochs": 2, "learning_rate": 0.01, "samples": 120}
     session = qstudio.Session()
+    session.checkpoint_root = str(tmp_path / "trainings")
     session.open_model(model)
     session.open_data("digits")
     session.wait(60)
     session.set_options(calibration_samples=32, eval_samples=64, seed=3, measure_latency=False)
     session.set_training(**settings)
     session.edit("3 bits", session.recipe.with_default(weight_bits=3))
-    run = session.train()
+
+    def stop_after_the_first_epoch(runs: tuple[Run, ...]) -> None:
+        training = runs[0].training
+        assert training is not None
+        if len(runs) == 1 and runs[0].state is JobState.RUNNING and [p.epoch for p in training.curve] == [0, 1]:
+            session.cancel_run()
+
+    session.runs_changed.connect(stop_after_the_first_epoch)
+    stopped = session.train()
     session.wait(120)
+    assert session.run(stopped.id).state is JobState.CANCELLED
+    left = session.checkpoint
+    assert left is not None
+    assert left.epoch == 1
+    run = session.train(resume=True)
+    session.wait(120)
+    assert session.checkpoint is None
     record = session.run(run.id).training
     session.close()
     assert record is not None
     assert record.result is not None
+    assert record.result.resumed_after == 1
     assert parts(record.result, model) == {name: told.json[name] for name in PARTS}
     assert record.result.best_epoch == told.json["training"]["best_epoch"]
 
