@@ -35,9 +35,7 @@ class Notices:
         left = read_checkpoint(run.training.folder) if run.training and run.training.folder else None
         if left is not None:
             best = "" if left.best_epoch is None else f", the best, epoch {left.best_epoch}, included"
-            text = (
-                f"{run.title}: the checkpoint after epoch {left.epoch} is kept{best}. Resume training continues it."
-            )
+            text = f"{run.title}: the checkpoint after epoch {left.epoch} is kept{best}. Resume training continues it."
             self.posted.emit(Notice("info", text))
 
     def warn_of_strangers(self, recipe: Recipe, model: ModelInfo | None) -> None:
