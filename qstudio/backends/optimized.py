@@ -120,7 +120,7 @@ def speed_notes(graph: OptimizedGraph, instructions: tuple[str, ...]) -> tuple[s
     if graph.float_layers:
         notes.append(
             f"{len(graph.float_layers)} layers compute in float, because onnxruntime has no integer kernel for their "
-            f"operator, bit widths or groups: {_listed(graph.float_layers)}"
+            f"operator, formats, bit widths or groups: {_listed(graph.float_layers)}"
         )
     if graph.between:
         notes.append(

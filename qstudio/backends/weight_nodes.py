@@ -236,11 +236,13 @@ def _rows(codes: NDArray[Any], granularity: Granularity, axis: int) -> NDArray[A
 def is_arithmetic(encoding: Encoding | FloatEncoding, form: Form, axes: int) -> bool:
     """Return whether a weight of `axes` axes is Cast, Sub and Mul, which run once, and not DequantizeLinear.
 
-    So are groups of anything but a matrix, for which no tool has a kernel, 16-bit floats, and integers that meet float
-    activations: for a matrix of them onnxruntime would take MatMulNBits, which rounds the activations to 8 bits too.
+    So are 16-bit floats, and integers that meet float activations: for a matrix of them onnxruntime would take
+    MatMulNBits, which rounds the activations to 8 bits too. And so are groups, for which it has no other kernel (a
+    DequantizeLinear of a matrix of 1024 x 1024 in groups takes 28 times as long as the product with one vector), but
+    for matrices whose codes are to be packed: these keep the blocked DequantizeLinear that other tools look for.
     """
     if encoding.scale.ndim == 2:
-        return axes != 2
+        return axes != 2 or not form.packed
     if isinstance(encoding, FloatEncoding):
         return float_type(encoding.format).bits == 16
     return not form.meets_integers

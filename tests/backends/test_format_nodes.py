@@ -132,7 +132,13 @@ def check_runs(case):
 
 @pytest.mark.parametrize(
     ("text", "bits", "granularity", "packed"),
-    [*((*w, True) for w in WEIGHTS), ("kmeans", 4, "channel", False), ("nf4", 4, "group:7", False)],
+    [
+        *((*w, True) for w in WEIGHTS),
+        ("kmeans", 4, "channel", False),
+        ("nf4", 4, "group:7", False),
+        ("int", 4, "group:7", False),
+        ("fp8_e4m3", 8, "group:16", False),
+    ],
 )
 def test_weights_are_the_simulated_ones_to_the_bit(text, bits, granularity, packed):
     case, floats, encodings = exported(
@@ -211,14 +217,27 @@ def test_unpacked_again_the_file_is_the_one_with_int8_weights():
 def test_arithmetic_of_weights_is_done_when_the_file_is_loaded():
     """Codebooks, 16-bit floats and groups of a convolution cost nothing at run time."""
     for text, bits, granularity in (("nf4", 4, "channel"), ("fp16", 16, "tensor"), ("int", 4, "group:16")):
-        case, _, _ = exported(
-            *(small_cnn(), lambda values, axis, e=(text, bits, granularity): weight_encoding(*e, values, axis)),
-            packed=True,
-            abits=FLOAT_BITS,
-        )
-        operators = dict(optimized_graph(case.model).operators)
-        left = {"Gather", "Cast", "Mul"} | ({"DequantizeLinear"} if text != "int" else set())
-        assert not left & set(operators), text
+        for abits in (8, FLOAT_BITS):
+            case, _, _ = exported(
+                *(small_cnn(), lambda values, axis, e=(text, bits, granularity): weight_encoding(*e, values, axis)),
+                abits=abits,
+            )
+            graph = optimized_graph(case.model)
+            assert not {"Gather", "Cast", "Mul", "Transpose"} & {operator for operator, _ in graph.operators}, text
+            assert graph.constant_conversions == (), text
+
+
+def test_packed_groups_of_a_matrix_are_blocked_dequantize_linear():
+    case, _, _ = exported(
+        every_operator(), lambda values, axis: weight_encoding("int", 4, "group:16", values, axis), packed=True
+    )
+    blocks = {
+        node.output[0]: onnx.helper.get_node_attr_value(node, "block_size")
+        for node in case.model.graph.node
+        if any(attribute.name == "block_size" for attribute in node.attribute)
+    }
+    assert list(blocks.values()) == [16, 16, 16]
+    assert case.model.opset_import[0].version == 21
 
 
 @pytest.mark.parametrize(
