@@ -119,6 +119,7 @@ def quantize(
     *,
     calibration_data: str | os.PathLike[str] | DataSpec | Dataset | None = None,
     calibration_samples: int = 512,
+    calibration_choice: str = "random",
     eval_samples: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -138,6 +139,7 @@ def quantize(
         calibration_data: Data for ranges; None = the training split of `data`, or samples of its only split that are
             then left out of the evaluation.
         calibration_samples: Samples for ranges.
+        calibration_choice: "random" (by seed), "first" (as stored) or "balanced" (equally many of each class).
         eval_samples: Samples for metrics; None = all.
         seed: Chooses the samples.
         device: Where the simulation runs: "cpu", "cuda:0", "mps".
@@ -155,6 +157,7 @@ def quantize(
     options = RunOptions(
         device=device,
         calibration_samples=calibration_samples,
+        calibration_choice=calibration_choice,
         eval_samples=eval_samples,
         seed=seed,
         calibration_data=None if calibration_data is None else _spec(calibration_data),
@@ -177,6 +180,7 @@ def train(
     *,
     calibration_data: str | os.PathLike[str] | DataSpec | Dataset | None = None,
     calibration_samples: int = 512,
+    calibration_choice: str = "random",
     eval_samples: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -203,6 +207,7 @@ def train(
         training: Method, epochs, optimiser, schedule, loss, augmentation; None = LSQ, 20 epochs.
         calibration_data: Other data for ranges and for training; None = the training split of `data`.
         calibration_samples: Samples for ranges.
+        calibration_choice: "random" (by seed), "first" (as stored) or "balanced" (equally many of each class).
         eval_samples: Samples for metrics; None = all.
         seed: Chooses the samples, their order and their variation.
         device: Where training and simulation run: "cpu", "cuda:0", "mps".
@@ -227,6 +232,7 @@ def train(
     options = RunOptions(
         device=device,
         calibration_samples=calibration_samples,
+        calibration_choice=calibration_choice,
         eval_samples=eval_samples,
         seed=seed,
         calibration_data=None if calibration_data is None else _spec(calibration_data),

@@ -58,6 +58,7 @@ def run_options(arguments: Namespace, device: str = "cpu") -> RunOptions:
     return RunOptions(
         device=device,
         calibration_samples=arguments.calibration_samples,
+        calibration_choice=arguments.calibration_choice,
         eval_samples=arguments.eval_samples,
         seed=arguments.seed,
         calibration_data=replace(data, source=source, split=None) if data is not None and source is not None else None,

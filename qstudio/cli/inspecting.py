@@ -56,11 +56,24 @@ def _measure(
     info = asker.ask(OpenDataset(spec, arguments.model))
     measured: dict[str, Any] = {**plain(info), "float": None}
     if model.runnable:
-        request = FloatAccuracy(arguments.model, spec, options.eval_samples, options.seed)
+        request = FloatAccuracy(
+            arguments.model,
+            spec,
+            options.eval_samples,
+            options.seed,
+            options.calibration_data,
+            options.calibration_samples,
+            options.calibration_choice,
+        )
         measured["float"] = plain(asker.ask(request))
         sites = asker.ask(
             ActivationStatistics(
-                arguments.model, spec, options.calibration_data, options.calibration_samples, options.seed
+                arguments.model,
+                spec,
+                options.calibration_data,
+                options.calibration_samples,
+                options.seed,
+                options.calibration_choice,
             )
         )
         statistics.update({s.site: s for s in sites})

@@ -9,6 +9,7 @@ from qstudio import __version__
 from qstudio.cli.prune_options import PRUNING_HELP, add_pruning_option
 from qstudio.cli.train_options import TRAIN_EXAMPLES, add_training_options
 from qstudio.core.errors import UserError
+from qstudio.core.sample_choice import CHOICES
 from qstudio.core.storage import INT8, STORAGES
 from qstudio.session.data_words import add_data_options
 
@@ -163,7 +164,8 @@ def _data(parser: argparse.ArgumentParser, required: bool) -> None:
         "--calibration-data",
         metavar="D",
         help="data for ranges, read with the same options (default: the training split of --data; where there is one "
-        "split only, samples are drawn from it by seed and left out of the evaluation)",
+        "split only, samples are drawn from it by seed and left out of the evaluation); noise:gaussian, noise:uniform"
+        " show what wrong calibration data does",
     )
 
 
@@ -233,6 +235,13 @@ def _samples(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("samples")
     group.add_argument(
         "--calibration-samples", type=_count, default=512, metavar="N", help="samples for ranges (default: 512)"
+    )
+    group.add_argument(
+        "--calibration-choice",
+        choices=tuple(CHOICES),
+        default="random",
+        help="how samples for ranges are chosen (default: random). "
+        + ". ".join(f"{name}: {meaning}" for name, meaning in CHOICES.items()),
     )
     group.add_argument(
         "--eval-samples", type=_count, default=None, metavar="N", help="samples for metrics (default: all)"

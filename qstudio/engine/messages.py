@@ -14,6 +14,7 @@ from qstudio.core.histogram import Histogram
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import Metrics, RunResult
 from qstudio.core.scheme import Scheme
+from qstudio.core.sensitivity import Candidate, SensitivityCell
 from qstudio.core.statistics import SiteStatistics
 from qstudio.core.training import CurvePoint, Training
 
@@ -97,6 +98,8 @@ class FloatAccuracy:
     calibration_data: DataSpec | None = None
     calibration_samples: int = 512
     """Where the data has one split only, calibration samples are drawn from it and are not evaluated on."""
+    calibration_choice: str = "random"
+    """How calibration samples are chosen: one of `qstudio.core.sample_choice.CHOICES`."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class ActivationStatistics:
     calibration_data: DataSpec | None = None
     calibration_samples: int = 512
     seed: int = 0
+    calibration_choice: str = "random"
+    """How calibration samples are chosen: one of `qstudio.core.sample_choice.CHOICES`."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,8 @@ class RunPtq:
     """Threads of onnxruntime sessions; 0 = all cores."""
     storage: str = "int8"
     """How the file stores weights below 8 bits: "int8" or "packed"; see `qstudio.core.storage`."""
+    calibration_choice: str = "random"
+    """How calibration samples are chosen: one of `qstudio.core.sample_choice.CHOICES`."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,32 @@ class TrainQat:
     """Continue from the checkpoint in that folder."""
     further: bool = True
     """Train what is missing; else measure the best epoch of the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What each candidate does on each layer -> SensitivityResult; streams each SensitivityCell as it is known."""
+
+    model: str
+    data: DataSpec
+    recipe: Recipe = Recipe()
+    """How layers are quantized besides the candidates' widths."""
+    candidates: tuple[Candidate, ...] = (Candidate(8), Candidate(4), Candidate(2))
+    mode: str = "enable"
+    """Of `qstudio.core.sensitivity.MODES`."""
+    layers: tuple[str, ...] = ()
+    """Only these; empty = all."""
+    measured: bool = True
+    """Evaluate the network for every cell."""
+    hessian: bool = False
+    """Predict cells that change a weight from the Hessian's trace."""
+    calibration_data: DataSpec | None = None
+    calibration_samples: int = 512
+    eval_samples: int | None = 1000
+    seed: int = 0
+    device: str = "cpu"
+    resume: str = ""
+    """JSON file that figures are read from and written to, by their content; empty = none."""
 
 
 @dataclass(frozen=True)
@@ -225,11 +258,12 @@ Request = (
     | LayerPreview
     | RunPtq
     | TrainQat
+    | Sensitivity
     | Benchmark
     | ListDevices
 )
 
-Answer = DatasetInfo | Metrics | SiteStatistics | SamplePage | WeightPreview | PtqPartial | CurvePoint
+Answer = DatasetInfo | Metrics | SiteStatistics | SamplePage | WeightPreview | PtqPartial | CurvePoint | SensitivityCell
 """Some of the values that travel back (see each request)."""
 
 

@@ -62,7 +62,12 @@ def run_ptq(
     network = original = network_for(model, folds, options.device)
     check_network(network, dataset)
     samples = choose_samples(
-        dataset, options.calibration_samples, options.eval_samples, options.seed, calibration_dataset
+        dataset,
+        options.calibration_samples,
+        options.eval_samples,
+        options.seed,
+        calibration_dataset,
+        options.calibration_choice,
     )
     chosen = samples.calibration_indices
     pruning_notes: tuple[str, ...] = ()

@@ -123,6 +123,7 @@ class Measurements:
             options.seed,
             options.calibration_data,
             options.calibration_samples,
+            options.calibration_choice,
         )
         return self._work.submit("float", request, self._on_float, self._set_float)
 
@@ -142,7 +143,12 @@ class Measurements:
     def collect_activations(self, model: ModelInfo, data: DataSpec, options: RunOptions) -> Job:
         """Run the calibration samples through the float model once."""
         request = ActivationStatistics(
-            model.path, data, options.calibration_data, options.calibration_samples, options.seed
+            model.path,
+            data,
+            options.calibration_data,
+            options.calibration_samples,
+            options.seed,
+            options.calibration_choice,
         )
         return self._work.submit("activations", request, self._on_activations)
 

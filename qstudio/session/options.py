@@ -9,6 +9,7 @@ from qstudio.core.errors import UserError
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import RunResult
+from qstudio.core.sample_choice import check_choice, is_noise, noise_kind
 from qstudio.core.storage import INT8, check_storage
 from qstudio.engine.messages import DataSpec, JobState, Progress, RunPtq
 from qstudio.session.training import TrainingRecord
@@ -34,6 +35,8 @@ class RunOptions:
     """Threads of onnxruntime; 0 = all cores."""
     storage: str = INT8
     """How the exported file stores weights below 8 bits; see `qstudio.core.storage`."""
+    calibration_choice: str = "random"
+    """How calibration samples are chosen; see `qstudio.core.sample_choice`."""
 
     def __post_init__(self) -> None:
         _at_least(1, self.calibration_samples, "calibration samples")
@@ -43,6 +46,9 @@ class RunOptions:
         _at_least(1, self.latency_batch, "latency batch")
         _at_least(0, self.threads, "threads")
         check_storage(self.storage)
+        check_choice(self.calibration_choice)
+        if self.calibration_data is not None and is_noise(self.calibration_data.source):
+            noise_kind(self.calibration_data.source)
 
     def request(self, model: str, data: DataSpec, recipe: Recipe, export_path: str = "") -> RunPtq:
         """Return the one message that asks the engine for this run: the same from window, script and command."""
@@ -52,6 +58,7 @@ class RunOptions:
             recipe=recipe,
             calibration_data=self.calibration_data,
             calibration_samples=self.calibration_samples,
+            calibration_choice=self.calibration_choice,
             eval_samples=self.eval_samples,
             seed=self.seed,
             device=self.device,

@@ -20,6 +20,7 @@ def python_script(request: RunPtq, training: Training | None = None) -> str:
     recipe = pprint.pformat(request.recipe.to_json(), width=100, sort_dicts=False)
     options = {
         "calibration_samples": request.calibration_samples,
+        "calibration_choice": request.calibration_choice,
         "eval_samples": request.eval_samples,
         "seed": request.seed,
         "device": request.device,

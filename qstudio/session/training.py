@@ -73,6 +73,7 @@ def checkpoint_folder(root: str, run: RunPtq, training: Training, model: ModelIn
         replace(run.recipe, refinements=trained).sha256(),
         run.seed,
         run.calibration_samples,
+        run.calibration_choice,
         run.device,
         training.to_json(),
     )

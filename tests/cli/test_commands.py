@@ -306,3 +306,27 @@ def test_what_cannot_be_written_does_not_hide_the_fault(
     told = cli("inspect", model)
     assert told.status == 1
     assert len(list(tmp_path.glob("qstudio-*.log"))) == 1
+
+
+def test_calibration_with_noise_is_possible_and_said(cli: Cli, model: str) -> None:
+    words = ("quantize", model, "--data", "digits", "--calibration-samples", "16", "--eval-samples", "40")
+    told = cli(*words, "--calibration-data", "noise:uniform", "--no-latency", "--json")
+    assert told.status == 0
+    assert any("calibration data was uniform noise" in note for note in json.loads(told.out)["notes"])
+    told = cli("inspect", model, "--data", "digits", "--calibration-choice", "balanced", "--json")
+    assert told.status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--calibration-data", "noise:pink"), "Choose noise:gaussian or noise:uniform"),
+        (("--calibration-choice", "best"), "--calibration-choice"),
+    ],
+)
+def test_calibration_sets_that_are_not_there_are_refused(
+    cli: Cli, model: str, words: tuple[str, ...], told: str
+) -> None:
+    refused = cli("quantize", model, "--data", "digits", *words)
+    assert refused.status == 2
+    assert told in refused.err

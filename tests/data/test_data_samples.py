@@ -75,3 +75,47 @@ def test_more_calibration_samples_than_there_are(tmp_path: Path) -> None:
 def test_bad_numbers(calibration: int, evaluation: int | None, seed: int) -> None:
     with pytest.raises(UserError, match="--"):
         choose_samples(load_dataset("digits"), calibration, evaluation, seed)
+
+
+def test_the_first_samples_are_taken_as_they_are_stored(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    chosen = choose_samples(digits, 7, 5, 7, choice="first")
+    assert chosen.calibration_indices.tolist() == list(range(7))
+    assert chosen.evaluation_indices.tolist() == EVALUATION
+    assert chosen.notes == ("Calibrated with the first 7 samples as they are stored",)
+    one = choose_samples(single(tmp_path, 40), 10, None, 0, choice="first")
+    np.testing.assert_array_equal(one.evaluation_indices, np.arange(10, 40))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"), [(60, "Calibrated with 6 samples"), (64, "Calibrated with 6 to 7 samples")]
+)
+def test_balanced_samples_are_equally_many_of_each_class(wanted: int, words: str) -> None:
+    digits = load_dataset("digits")
+    chosen = choose_samples(digits, wanted, 5, 3, choice="balanced")
+    assert digits.train is not None
+    assert digits.train.labels is not None
+    counts = np.bincount(digits.train.labels[chosen.calibration_indices], minlength=10)
+    assert counts.max() - counts.min() <= 1
+    assert chosen.notes[0] == words + " of each of 10 classes"
+    more = choose_samples(digits, wanted + 30, 5, 3, choice="balanced")
+    assert set(chosen.calibration_indices) < set(more.calibration_indices)
+    other = choose_samples(digits, wanted, 5, 4, choice="balanced")
+    assert other.calibration_indices.tolist() != chosen.calibration_indices.tolist()
+
+
+def test_of_a_rare_class_there_are_as_many_as_there_are(tmp_path: Path) -> None:
+    labels = np.array([0] * 50 + [1] * 3)
+    np.savez(tmp_path / "a.npz", x=np.arange(53, dtype=np.float32)[:, None], y=labels)
+    data = load_dataset(str(tmp_path / "a.npz"))
+    chosen = choose_samples(data, 20, None, 0, choice="balanced")
+    assert np.bincount(labels[chosen.calibration_indices]).tolist() == [17, 3]
+    assert not set(chosen.calibration_indices) & set(chosen.evaluation_indices)
+    assert len(chosen.evaluation_indices) == 33
+
+
+def test_a_choice_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Choose one of random, first, balanced"):
+        choose_samples(load_dataset("digits"), 5, 5, 0, choice="best")
+    with pytest.raises(UserError, match=r"a\.npz has no labels"):
+        choose_samples(single(tmp_path, 30), 5, 5, 0, choice="balanced")

@@ -12,7 +12,7 @@ from ui_fakes import RecordedEngine
 
 from qstudio.core.errors import UserError
 from qstudio.core.results import Metrics
-from qstudio.engine.messages import DataSpec, LookAtSamples, OpenDataset
+from qstudio.engine.messages import ActivationStatistics, DataSpec, LookAtSamples, OpenDataset
 from qstudio.ui.data.colormap import VIRIDIS, as_plane, is_picture, to_image
 from qstudio.ui.data.data_panel import DataPanel
 from qstudio.ui.data.preprocess_form import read_numbers, read_size
@@ -121,3 +121,34 @@ def test_reading_of_fields() -> None:
     for text in ("0", "a", "1x2x3"):
         with pytest.raises(UserError, match="is not a size"):
             read_size(text, "Size")
+
+
+def test_calibration_data_and_samples_are_chosen_and_asked_for(studio: Any, panel: DataPanel, tmp_path: Any) -> None:
+    form = panel.calibration
+    assert form.data.currentText() == "the data's own"
+    assert form.choice.currentText() == "random"
+
+    def asked() -> ActivationStatistics:
+        studio.settle()
+        return [request for request in studio.engine.asked if isinstance(request, ActivationStatistics)][-1]
+
+    form.choice.activated.emit(form.choice.findData("balanced"))
+    assert asked().calibration_choice == "balanced"
+    assert "equally many of each class" in form.words.text()
+    form.data.activated.emit(form.data.findData("noise:uniform"))
+    source = asked().calibration_data
+    assert source is not None
+    assert source.source == "noise:uniform"
+    assert form.data.currentText() == "Uniform noise"
+    assert "on purpose" in form.words.text()
+    form.ask_file = lambda: ""
+    form.data.activated.emit(form.data.findData("file"))
+    assert form.data.currentText() == "Uniform noise"
+    form.ask_folder = lambda: str(tmp_path / "other")
+    form.data.activated.emit(form.data.findData("folder"))
+    source = asked().calibration_data
+    assert source is not None
+    assert source.source == str(tmp_path / "other")
+    assert form.data.currentText() == "other"
+    form.data.activated.emit(form.data.findData(""))
+    assert asked().calibration_data is None

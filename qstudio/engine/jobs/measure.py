@@ -12,7 +12,7 @@ from qstudio.data.dataset import Dataset
 from qstudio.data.samples import Samples, choose_samples
 from qstudio.engine.cores import available_cores
 from qstudio.engine.jobs.datasets import check_fit
-from qstudio.engine.jobs.resident import OpenedModel, opened_dataset, opened_model
+from qstudio.engine.jobs.resident import OpenedModel, opened_calibration, opened_dataset, opened_model
 from qstudio.engine.messages import ActivationStatistics, Benchmark, DataSpec, FloatAccuracy, ListDevices
 
 _STREAMED_BATCHES = 4
@@ -37,6 +37,7 @@ def float_accuracy(request: FloatAccuracy, ctx: JobContext) -> Metrics:
         request.calibration_samples,
         request.eval_samples,
         request.seed,
+        request.calibration_choice,
     )
     network = network_for(model.loaded)
     split, chosen = samples.evaluation, samples.evaluation_indices
@@ -64,7 +65,13 @@ def activation_statistics(request: ActivationStatistics, ctx: JobContext) -> tup
     from qstudio.quant.network import network_for
 
     model, source, samples = _ready(
-        request.model, request.data, request.calibration_data, request.calibration_samples, None, request.seed
+        request.model,
+        request.data,
+        request.calibration_data,
+        request.calibration_samples,
+        None,
+        request.seed,
+        request.calibration_choice,
     )
     split, chosen = samples.calibration, samples.calibration_indices
     statistics = collect(
@@ -84,16 +91,17 @@ def _ready(
     calibration_samples: int,
     eval_samples: int | None,
     seed: int,
+    choice: str,
 ) -> tuple[OpenedModel, Dataset, Samples]:
     """Return the model, the dataset that calibration samples come from, and the choice of samples."""
     model = opened_model(path)
     model.need_runnable()
     dataset = opened_dataset(data)
     check_fit(dataset, model.info)
-    other = None if calibration_data is None else opened_dataset(calibration_data)
+    other = opened_calibration(calibration_data, dataset, seed)
     if other is not None:
         check_fit(other, model.info)
-    return model, other or dataset, choose_samples(dataset, calibration_samples, eval_samples, seed, other)
+    return model, other or dataset, choose_samples(dataset, calibration_samples, eval_samples, seed, other, choice)
 
 
 def benchmark(request: Benchmark, ctx: JobContext) -> Latency:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qstudio.core.context import JobContext
 from qstudio.core.results import RunResult
 from qstudio.engine.cores import available_cores
-from qstudio.engine.jobs.resident import opened_dataset, opened_model
+from qstudio.engine.jobs.resident import opened_calibration, opened_dataset, opened_model
 from qstudio.engine.messages import PtqPartial, RunPtq
 
 
@@ -18,7 +18,7 @@ def run_ptq(request: RunPtq, ctx: JobContext) -> RunResult:
     model = opened_model(request.model)
     model.need_runnable()
     dataset = opened_dataset(request.data)
-    calibration = None if request.calibration_data is None else opened_dataset(request.calibration_data)
+    calibration = opened_calibration(request.calibration_data, dataset, request.seed)
 
     from qstudio.quant.outcome import PtqOptions
     from qstudio.quant.ptq import run_ptq as run
@@ -33,6 +33,7 @@ def run_ptq(request: RunPtq, ctx: JobContext) -> RunResult:
         request.latency_batch,
         request.threads or available_cores(),
         request.storage,
+        request.calibration_choice,
     )
     return run(
         model.loaded,

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from qstudio.core.errors import UserError
 from qstudio.core.model_info import ModelInfo
+from qstudio.core.sample_choice import is_noise
 from qstudio.data.dataset import Dataset
 from qstudio.data.load import load_dataset
+from qstudio.data.noise import noise_dataset
 from qstudio.engine.messages import DataSpec
 from qstudio.graph.load import LoadedModel, load_model
 from qstudio.graph.prepare import prepare
@@ -137,6 +139,17 @@ def opened_dataset(spec: DataSpec) -> Dataset:
         UserError: The data cannot be read.
     """
     return _datasets.get(spec, lambda: _read_dataset(spec))
+
+
+def opened_calibration(spec: DataSpec | None, dataset: Dataset, seed: int) -> Dataset | None:
+    """Return other data to calibrate with, or noise like the data where noise is asked for; None for None.
+
+    Raises:
+        UserError: The data cannot be read, or noise cannot take its place.
+    """
+    if spec is None:
+        return None
+    return noise_dataset(dataset, spec.source, seed) if is_noise(spec.source) else opened_dataset(spec)
 
 
 def _read_dataset(spec: DataSpec) -> tuple[Dataset, list[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from qstudio.core.context import JobContext
+from qstudio.core.errors import UserError
+from qstudio.core.sample_choice import is_noise
 from qstudio.core.training import TrainResult
 from qstudio.engine.cores import available_cores
 from qstudio.engine.jobs.resident import opened_dataset, opened_model
@@ -20,6 +22,8 @@ def train_qat(request: TrainQat, ctx: JobContext) -> TrainResult:
     model = opened_model(run.model)
     model.need_runnable()
     dataset = opened_dataset(run.data)
+    if run.calibration_data is not None and is_noise(run.calibration_data.source):
+        raise UserError("a network cannot be trained with noise", "calibration data", "Name data to train with")
     calibration = None if run.calibration_data is None else opened_dataset(run.calibration_data)
 
     from qstudio.quant.outcome import PtqOptions
@@ -35,6 +39,7 @@ def train_qat(request: TrainQat, ctx: JobContext) -> TrainResult:
         run.latency_batch,
         run.threads or available_cores(),
         run.storage,
+        run.calibration_choice,
     )
     return run_qat(
         model.loaded,

@@ -10,6 +10,7 @@ from qstudio.core.results import Metrics
 from qstudio.engine.messages import DataSpec, SamplePage
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.data.calibration_form import CalibrationForm
 from qstudio.ui.data.data_state import is_opening
 from qstudio.ui.data.preprocess_form import PreprocessForm
 from qstudio.ui.data.sample_grid import SampleGrid
@@ -39,7 +40,8 @@ class DataPanel(QWidget):
         self.forward = self._button(tr("Later"), tr("Show the samples after these"), self._on_forward)
         self.form = PreprocessForm()
         self.form.applied.connect(self._on_applied)
-        self._headings = [QLabel(tr(text)) for text in ("Float accuracy", "Data", "Preprocessing")]
+        self.calibration = CalibrationForm(session, bridge)
+        self._headings = [QLabel(tr(text)) for text in ("Float accuracy", "Data", "Calibration", "Preprocessing")]
         self.accuracy = self._words()
         self.accuracy.setToolTip(
             tr("Top-1 of the float model on the evaluation samples, in percent, with its 95 % interval")
@@ -92,9 +94,8 @@ class DataPanel(QWidget):
         column = QVBoxLayout(side)
         column.setContentsMargins(16, 12, 12, 12)
         column.setSpacing(8)
-        for heading, parts in zip(
-            self._headings, ((self.accuracy,), (self.facts, self.warnings), (self.form,)), strict=True
-        ):
+        contents = ((self.accuracy,), (self.facts, self.warnings), (self.calibration,), (self.form,))
+        for heading, parts in zip(self._headings, contents, strict=True):
             heading.setProperty("role", "heading")
             column.addWidget(heading)
             for part in parts:
