@@ -46,7 +46,7 @@ class Form:
     """Whether codes below 8 bits are stored below 8 bits."""
 
     meets_integers: bool = True
-    """Whether a layer reads the weight together with an activation that DequantizeLinear puts out."""
+    """Whether a layer reads the weight together with an activation of integers whose scale is a constant."""
 
     @property
     def casts_packed(self) -> bool:
@@ -236,10 +236,11 @@ def _rows(codes: NDArray[Any], granularity: Granularity, axis: int) -> NDArray[A
 def is_arithmetic(encoding: Encoding | FloatEncoding, form: Form, axes: int) -> bool:
     """Return whether a weight of `axes` axes is Cast, Sub and Mul, which run once, and not DequantizeLinear.
 
-    So are 16-bit floats, and integers that meet float activations: for a matrix of them onnxruntime would take
-    MatMulNBits, which rounds the activations to 8 bits too. And so are groups, for which it has no other kernel (a
-    DequantizeLinear of a matrix of 1024 x 1024 in groups takes 28 times as long as the product with one vector), but
-    for matrices whose codes are to be packed: these keep the blocked DequantizeLinear that other tools look for.
+    So are 16-bit floats, and integers that meet float activations or dynamic ones: for a matrix of them onnxruntime
+    would take MatMulNBits, which rounds the activations to 8 bits too. And so are groups, for which it has no other
+    kernel (a DequantizeLinear of a matrix of 1024 x 1024 in groups takes 28 times as long as its product with one
+    vector), but for matrices whose codes are to be packed: these keep the blocked DequantizeLinear that other tools
+    look for.
     """
     if encoding.scale.ndim == 2:
         return axes != 2 or not form.packed
