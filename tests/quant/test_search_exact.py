@@ -131,3 +131,37 @@ def test_the_published_optima_of_hawq_v3_are_found(resource, fraction):
         assert (resource, fraction) in {("bops", "0.75"), ("latency", "0.75"), ("latency", "0.5")}
         choice = [0 if printed[int(group.layers[0])] == "8" else 1 for group in problem.groups]
         assert not problem.is_within(choice)
+
+
+def tied_problem(seed: int) -> Problem:
+    """Two tensors, each read by two layers: the bit operations of a layer depend on the width of what it reads."""
+    rng = np.random.default_rng(seed)
+    groups, ties = [], []
+    for tensor in range(2):
+        members = [len(groups)]
+        widths = tuple(Candidate((0, a), float(rng.uniform(1, 3)) * 2.0**-a, ()) for a in (8, 4))
+        groups.append(Group((f"tensor{tensor}",), widths, ("activation_bits",)))
+        for layer in range(2):
+            macs, scale = float(rng.integers(1, 9)), float(rng.uniform(1, 9))
+            pairs = itertools.product((8, 4, 2), (8, 4))
+            found = tuple(Candidate((w, a), scale * 2.0**-w, (("bops", macs * w * a),)) for w, a in pairs)
+            members.append(len(groups))
+            groups.append(Group((f"layer{tensor}{layer}",), found, ("weight_bits",)))
+        ties.append(tuple(members))
+    return Problem(tuple(groups), ties=tuple(ties))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
+def test_what_layers_read_is_chosen_once(seed, share):
+    problem = limited(tied_problem(seed), share, "bops")
+    every = itertools.product(*(range(len(g.candidates)) for g in problem.groups))
+    best = min(problem.damage(c) for c in every if problem.is_tied(c) and problem.is_within(c))
+    found, greedy = solve_exact(problem), solve_greedy(problem)
+    for solution in (found, greedy):
+        assert problem.is_tied(solution.choice)
+        assert problem.is_within(solution.choice)
+    assert found.damage == pytest.approx(best, rel=1e-9)
+    assert best * (1 - 1e-9) <= greedy.damage <= 4 * best
+    assert set(found.fields(problem)["tensor0"]) == {"activation_bits"}
+    assert set(found.fields(problem)["layer01"]) == {"weight_bits"}

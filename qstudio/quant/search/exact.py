@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qstudio.core.errors import UserError
 from qstudio.core.search import Problem, Solution, check_feasible, solution_of, solve_greedy
@@ -20,7 +22,7 @@ def solve_exact(problem: Problem, time_limit_s: float = TIME_LIMIT_S) -> Solutio
     each limited resource.
 
     Args:
-        problem: With at least one group.
+        problem: Tied groups get one equation for each activation width.
         time_limit_s: Seconds; past it the best found so far is returned with `exact` false.
 
     Raises:
@@ -30,6 +32,8 @@ def solve_exact(problem: Problem, time_limit_s: float = TIME_LIMIT_S) -> Solutio
     from scipy.sparse import csr_matrix
 
     check_feasible(problem)
+    if not problem.groups:
+        return solution_of(problem, (), exact=True)
     sizes = [len(group.candidates) for group in problem.groups]
     candidates = [candidate for group in problem.groups for candidate in group.candidates]
     starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -47,6 +51,7 @@ def solve_exact(problem: Problem, time_limit_s: float = TIME_LIMIT_S) -> Solutio
         unit = max(float(np.abs(costs).max(initial=0.0)), 1e-300)
         # A limit that equals a sum of costs must not be missed by the last bit of a float.
         constraints.append(LinearConstraint(csr_matrix(costs / unit), -np.inf, room / unit * (1 + 1e-12) + 1e-9))
+    constraints += [LinearConstraint(row, 0, 0) for row in _tie_rows(problem, starts)]
     found = milp(
         damage * scale,
         constraints=constraints,
@@ -60,3 +65,16 @@ def solve_exact(problem: Problem, time_limit_s: float = TIME_LIMIT_S) -> Solutio
         return solve_greedy(problem)
     choice = [int(np.argmax(found.x[a:b])) for a, b in itertools.pairwise(starts)]
     return solution_of(problem, choice, exact=found.status == 0)
+
+
+def _tie_rows(problem: Problem, starts: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+    """Yield, for each width of each tie, what two neighbouring groups choose of it: their difference is to be 0."""
+    for tie in problem.ties:
+        widths = {candidate.bits[1] for number in tie for candidate in problem.groups[number].candidates}
+        for (one, other), width in itertools.product(itertools.pairwise(tie), sorted(widths)):
+            row = np.zeros((1, starts[-1]))
+            for number, sign in ((one, 1.0), (other, -1.0)):
+                for index, candidate in enumerate(problem.groups[number].candidates):
+                    if candidate.bits[1] == width:
+                        row[0, starts[number] + index] = sign
+            yield row
