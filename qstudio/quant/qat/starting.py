@@ -74,10 +74,10 @@ def starting_encodings(
     weights = {site.id: np.asarray(values.get(site.id, network.value(site.id))) for site in network.weight_sites}
     encodings = encodings_for(network.layers, recipe, statistics, weights)
     if encodings.others:
-        site = next(iter(encodings.others))
+        name = next(iter(encodings.others))
         raise UserError(
-            f"training learns the scales of integers, and {scheme_text(encodings.schemes[site])} has none",
-            site,
+            f"training learns the scales of integers, and {scheme_text(encodings.schemes[name])} has none",
+            name,
             "Choose the format int without outliers and with a static range, or leave it in float",
         )
     if training.method not in ("lsq", "lsq+") or training.initial_scales == "ptq":
