@@ -124,7 +124,8 @@ class Runs:
         training, result = run.training, run.result
         if isinstance(job.value, TrainResult) and training is not None:
             training, result = training.with_result(job.value), job.value.run
-            remove_checkpoint(training.folder)
+            if training.is_whole and training.folder:
+                remove_checkpoint(training.folder)
         elif isinstance(job.value, RunResult):
             result = job.value
         self._jobs.pop(number, None)

@@ -6,16 +6,16 @@ import os
 import pprint
 from dataclasses import fields
 
-from qstudio.core.training import Training
 from qstudio.engine.messages import DataSpec, RunPtq
+from qstudio.session.training import TrainingRecord
 
 
-def python_script(request: RunPtq, training: Training | None = None) -> str:
+def python_script(request: RunPtq, record: TrainingRecord | None = None) -> str:
     """Return a script for a fresh Python with QStudio installed; every option that changes a number is spelled out.
 
     Args:
         request: The run.
-        training: How it was trained; None for PTQ.
+        record: How it was trained; None for PTQ. Of a stopped training the script does all epochs and says so.
     """
     recipe = pprint.pformat(request.recipe.to_json(), width=100, sort_dicts=False)
     options = {
@@ -34,22 +34,29 @@ def python_script(request: RunPtq, training: Training | None = None) -> str:
         repr(_full(request.model)),
         _data(request.data),
         "recipe",
-        *(["training"] if training is not None else []),
+        *(["training"] if record is not None else []),
         *([f"calibration_data={_data(request.calibration_data)}"] if request.calibration_data else []),
         *(f"{name}={value!r}" for name, value in options.items()),
     ]
     lines = "".join(f"    {argument},\n" for argument in arguments)
     shown = 'for name in ("float", "simulated", "exported", "parity", "size_bytes", "latency_ms"):\n'
     head = f"recipe = qstudio.Recipe.from_json(\n{_indent(recipe)}\n)\n"
-    if training is None:
+    if record is None:
         return (
             '"""Made by QStudio: quantizes, measures and prints one run."""\n\n'
             f"import qstudio\n\n{head}result = qstudio.quantize(\n{lines})\n{shown}"
             "    print(name, getattr(result, name))\n"
         )
+    training = record.settings
     settings = "".join(f"    {f.name}={getattr(training, f.name)!r},\n" for f in fields(training))
+    stopped = ""
+    if record.result is not None and not record.is_whole:
+        stopped = (
+            f"\n\nThe run was stopped after epoch {record.epochs_done} of {training.epochs} and gave its best epoch;"
+            "\nthis script trains them all.\n"
+        )
     return (
-        '"""Made by QStudio: trains with quantizers, measures and prints one run."""\n\n'
+        f'"""Made by QStudio: trains with quantizers, measures and prints one run.{stopped}"""\n\n'
         f"import qstudio\n\n{head}training = qstudio.Training(\n{settings})\nresult = qstudio.train(\n{lines})\n"
         f"{shown}    print(name, getattr(result.run, name))\n"
     )

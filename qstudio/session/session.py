@@ -467,7 +467,7 @@ class Session:
         """Return whether running now would repeat this run: same model, data, recipe and options."""
         if self.model is None or self.dataset is None:
             return False
-        if run.training is not None and run.training.settings != self.training:
+        if run.training is not None and (run.training.settings != self.training or not run.training.is_whole):
             return False
         return run.answers(self._request(), self.model, self.dataset)
 
@@ -480,7 +480,7 @@ class Session:
         run = None if number is None else self.run(number)
         if run is None or run.request is None:
             return python_script(self._request())
-        return python_script(run.request, run.training.settings if run.training else None)
+        return python_script(run.request, run.training)
 
     # ---- plumbing
 

@@ -30,6 +30,16 @@ class TrainingRecord:
     result: TrainResult | None = None
     """Once everything is done."""
 
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that were trained."""
+        return self.curve[-1].epoch if self.curve else 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all epochs were trained: a stopped training's best epoch can be measured without the others."""
+        return self.epochs_done >= self.settings.epochs
+
     def with_point(self, point: CurvePoint) -> TrainingRecord:
         """Return the record with one more epoch; one that was done before is done again."""
         return replace(self, curve=(*(known for known in self.curve if known.epoch < point.epoch), point))

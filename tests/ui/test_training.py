@@ -211,6 +211,9 @@ def test_a_killed_training_is_offered_again(window: tuple[Any, MainWindow]) -> N
     studio.settle()
     assert "checkpoint after epoch 2 is kept" in studio.notices[-1].text
     assert actions["resume_training"].text() == "Resume training after epoch 2"
+    assert main.workspace.runs_table.runs.index(0, main.workspace.runs_table.column_of("method")).data() == (
+        "LSQ, 0 of 4 epochs"
+    )
     assert "A checkpoint after epoch 2" in main.workspace.training_panel.words.text()
     actions["best_epoch"].trigger()
     again = studio.engine.runs[-1]

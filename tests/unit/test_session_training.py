@@ -163,6 +163,26 @@ def test_another_choice_has_another_checkpoint_and_the_refinements_none(session:
     assert read_checkpoint(folder) is None, "from the start: what was there is discarded"
 
 
+def test_measuring_the_best_epoch_leaves_the_rest_to_be_trained(session: Session, engine: FakeEngine) -> None:
+    session.set_training(epochs=3)
+    session.train()
+    job = engine.one("TrainQat")
+    engine.start(job)
+    write_checkpoint(job.request.checkpoints, 1, 1)
+    session.cancel_run()
+    engine.finish(job, None, JobState.CANCELLED)
+    early = session.train(resume=True, further=False)
+    engine.finish(engine.one("TrainQat"), trained(session, 1))
+    assert session.checkpoint is not None
+    assert not session.is_current(session.run(early.id)), "all epochs would give other numbers"
+    script = session.as_python(early.id)
+    assert "stopped after epoch 1 of 3" in script
+    compile(script, "script", "exec")
+    session.train(resume=True)
+    engine.finish(engine.one("TrainQat"), trained(session, 3))
+    assert session.checkpoint is None
+
+
 def test_without_a_root_nothing_is_kept(session: Session, engine: FakeEngine) -> None:
     session.checkpoint_root = ""
     assert session.checkpoint is None

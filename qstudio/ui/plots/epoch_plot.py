@@ -119,7 +119,7 @@ class EpochPlot(Plot):
             return
         low = 0.0 if self._from_zero else min(float(y.min()) for y in values)
         high = max(float(y.max()) for y in values)
-        room = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+        room = 0.08 * (high - low) or 0.01 * abs(high) or 1.0
         self.setYRange(low - (room / 4 if self._from_zero else room), high + room, padding=0)
 
     def restyle(self, palette: Palette) -> None:

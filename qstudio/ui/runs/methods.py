@@ -19,6 +19,9 @@ def method_text(run: Run) -> str:
     if run.training is None:
         return tr("PTQ")
     settings = run.training.settings
+    if run.state.is_final and not run.training.is_whole:
+        words = tr("{e} of {n} epochs").format(e=f"{run.training.epochs_done:,}", n=f"{settings.epochs:,}")
+        return f"{method_title(settings.method)}, {words}"
     epochs = tr("1 epoch") if settings.epochs == 1 else tr("{n} epochs").format(n=f"{settings.epochs:,}")
     return f"{method_title(settings.method)}, {epochs}"
 
