@@ -75,12 +75,14 @@ def checkpoint_folder(root: str, run: RunPtq, training: Training, model: ModelIn
     more by itself, so that a folder can never be continued with other choices.
     """
     trained = tuple(name for name in run.recipe.refinements if name in TRAINED_REFINEMENTS)
+    # A recipe remembers its hash: a copy would compute it anew at every edit.
+    recipe = run.recipe if trained == run.recipe.refinements else replace(run.recipe, refinements=trained)
     parts = (
         model.sha256,
         dataset.sha256,
         dataset.preprocess,
         repr(run.calibration_data),
-        replace(run.recipe, refinements=trained).sha256(),
+        recipe.sha256(),
         run.seed,
         run.calibration_samples,
         run.calibration_choice,
