@@ -10,7 +10,7 @@ def main() -> int:
 
     arguments = sys.argv[1:]
     first = arguments[0] if arguments else ""
-    commands = ("inspect", "quantize", "train", "benchmark", "--help", "-h", "--version")
+    commands = ("inspect", "quantize", "train", "sensitivity", "search", "benchmark", "--help", "-h", "--version")
     if first in commands:
         from qstudio.cli import main as command_line
 

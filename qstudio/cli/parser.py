@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from qstudio import __version__
 from qstudio.cli.prune_options import PRUNING_HELP, add_pruning_option
+from qstudio.cli.sensitivity_options import SENSITIVITY_EXAMPLES, SENSITIVITY_SAMPLES, add_sensitivity_options
 from qstudio.cli.train_options import TRAIN_EXAMPLES, add_training_options
 from qstudio.core.errors import UserError
 from qstudio.core.sample_choice import CHOICES
@@ -25,6 +26,7 @@ examples:
   qstudio quantize model.onnx --data images.npz -o model_int8.onnx
   qstudio quantize model.onnx --data images.npz --weight-bits 4 --set 'conv1.weight_bits=8' --json
   qstudio train model.onnx --data digits --weight-bits 2 --activation-bits 2 --distill -o model_int2.onnx
+  qstudio sensitivity model.onnx --data digits --bits 8,4,2
   qstudio benchmark model_int8.onnx --batch 64
 
 'qstudio COMMAND --help' shows all options of a command.
@@ -136,6 +138,22 @@ def build_parser() -> Parser:
     _running(train)
     _output(train)
 
+    sensitivity = commands.add_parser(
+        "sensitivity",
+        help="one layer at a time: what each bit width costs",
+        description="Change one layer at a time and measure what it does to the network's output, for every layer and\n"
+        "bit width; or predict it from the curvature of the loss.",
+        epilog=SENSITIVITY_EXAMPLES,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    _model(sensitivity)
+    _data(sensitivity, required=True)
+    add_sensitivity_options(sensitivity)
+    _recipe(sensitivity)
+    _samples(sensitivity, SENSITIVITY_SAMPLES)
+    _output(sensitivity)
+
     benchmark = commands.add_parser(
         "benchmark",
         help="latency of a model file in onnxruntime",
@@ -231,7 +249,7 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _samples(parser: argparse.ArgumentParser) -> None:
+def _samples(parser: argparse.ArgumentParser, evaluated: int | None = None) -> None:
     group = parser.add_argument_group("samples")
     group.add_argument(
         "--calibration-samples", type=_count, default=512, metavar="N", help="samples for ranges (default: 512)"
@@ -244,7 +262,11 @@ def _samples(parser: argparse.ArgumentParser) -> None:
         + ". ".join(f"{name}: {meaning}" for name, meaning in CHOICES.items()),
     )
     group.add_argument(
-        "--eval-samples", type=_count, default=None, metavar="N", help="samples for metrics (default: all)"
+        "--eval-samples",
+        type=_count,
+        default=evaluated,
+        metavar="N",
+        help=f"samples for metrics (default: {'all' if evaluated is None else format(evaluated, ',')})",
     )
     group.add_argument("--seed", type=_whole, default=0, metavar="N", help="seed of all choices (default: 0)")
 

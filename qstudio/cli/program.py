@@ -78,11 +78,15 @@ def _run(arguments: Namespace) -> int:
 
 
 def _command(name: str) -> Any:
-    from qstudio.cli import benchmarking, inspecting, quantizing, train
+    from qstudio.cli import benchmarking, inspecting, quantizing, sensitivity, train
 
-    return {"inspect": inspecting.run, "quantize": quantizing.run, "train": train.run, "benchmark": benchmarking.run}[
-        name
-    ]
+    return {
+        "inspect": inspecting.run,
+        "quantize": quantizing.run,
+        "train": train.run,
+        "sensitivity": sensitivity.run,
+        "benchmark": benchmarking.run,
+    }[name]
 
 
 def _leave(status: int, error: UserError, as_json: bool) -> int:

@@ -185,6 +185,8 @@ class Sensitivity:
     eval_samples: int | None = 1000
     seed: int = 0
     device: str = "cpu"
+    calibration_choice: str = "random"
+    """How calibration samples are chosen: one of `qstudio.core.sample_choice.CHOICES`."""
     resume: str = ""
     """JSON file that figures are read from and written to, by their content; empty = none."""
 

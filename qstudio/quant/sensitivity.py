@@ -64,6 +64,8 @@ class SensitivityOptions:
     device: str = "cpu"
     resume: str = ""
     """JSON file that figures are read from and written to; empty = none."""
+    calibration_choice: str = "random"
+    """One of `qstudio.core.sample_choice.CHOICES`."""
     byte_budget: int = BYTE_BUDGET
     """Memory for values that are computed once."""
 
@@ -105,7 +107,12 @@ def measure_sensitivity(
     check_network(network, dataset)
     book = CellBook(options.resume, known)
     samples = choose_samples(
-        dataset, options.calibration_samples, options.eval_samples, options.seed, calibration_dataset
+        dataset,
+        options.calibration_samples,
+        options.eval_samples,
+        options.seed,
+        calibration_dataset,
+        options.calibration_choice,
     )
     network = refine_network(
         network, recipe, samples.calibration, samples.calibration_indices, options.seed, _Quiet(ctx)

@@ -40,6 +40,9 @@ JOBS: dict[str, JobSpec] = {
     "LayerPreview": JobSpec("qstudio.engine.jobs.models:layer_preview", "previewing the layer", urgent=True),
     "RunPtq": JobSpec("qstudio.engine.jobs.ptq:run_ptq", "running PTQ", process="run"),
     "TrainQat": JobSpec("qstudio.engine.jobs.training:train_qat", "training", process="run"),
+    "Sensitivity": JobSpec(
+        "qstudio.engine.jobs.sensitivity:sensitivity", "measuring the sensitivity of layers", process="run"
+    ),
     "Benchmark": JobSpec("qstudio.engine.jobs.measure:benchmark", "measuring the latency", process="run"),
     "ListDevices": JobSpec("qstudio.engine.jobs.measure:list_devices", "looking for devices"),
 }
