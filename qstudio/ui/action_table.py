@@ -244,6 +244,15 @@ ACTIONS: tuple[ActionSpec, ...] = (
     ),
     S("data_tab", "Data", "View", lambda c: c.window.show_data(), ("Ctrl+3",), blocked=_needs_model),
     S(
+        "refinements",
+        "Refinements",
+        "View",
+        lambda c: c.window.show_refinements(),
+        ("Ctrl+4",),
+        blocked=_needs_model,
+        help="Choose what is done to the network so that rounding costs less",
+    ),
+    S(
         "log",
         "Log",
         "View",

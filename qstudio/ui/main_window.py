@@ -212,6 +212,12 @@ class MainWindow(QMainWindow):
         self.workspace.show_data()
         self._refresh.start()
 
+    def show_refinements(self) -> None:
+        """Show the refinements of the recipe."""
+        self.pages.setCurrentWidget(self.workspace)
+        self.workspace.show_refinements()
+        self._refresh.start()
+
     def show_training(self) -> None:
         """Show what a training is asked with, its curves, and the runs."""
         self.show_perspective("tune")

@@ -198,6 +198,8 @@ def test_the_chart_tells_trained_runs_from_others(studio: Any) -> None:
 def test_a_killed_training_is_offered_again(window: tuple[Any, MainWindow]) -> None:
     studio, main = window
     actions = main.actions_table
+    actions["refinements"].trigger()
+    assert main.workspace.refinements.isVisible()
     main.show_training()
     studio.settle()
     assert "no unfinished training" in actions["resume_training"].toolTip()
