@@ -199,10 +199,12 @@ def _weight_forms(
         if layer.weight is None or layer.weight.id not in stored:
             continue
         read = inputs.get(layer.name, "")
+        site, before = layer.weight.id, forms.get(layer.weight.id)
         # Behind a range taken at run time onnxruntime has no integer kernel for Conv or Gemm.
-        meets = read in activations
-        before = forms.get(layer.weight.id)
-        forms[layer.weight.id] = Form("", packed, meets or (before is not None and before.meets_integers))
+        meets = "integers" if read in activations else "float8" if _is_float8(stored.get(read)) else ""
+        # A weight that several layers share is stored once.
+        kept = before.meets if before is not None else ""
+        forms[site] = Form("", packed, "integers" if "integers" in (meets, kept) else meets or kept)
     return forms
 
 
@@ -229,13 +231,17 @@ def _check_old_opset(others: Mapping[str, Other], model: onnx.ModelProto) -> Non
     """Refuse float8 in a model that cannot be raised: onnxruntime's own Q/DQ do not know it."""
     for site, other in others.items():
         inner = other.inner if isinstance(other, OutlierEncoding) else other
-        if isinstance(inner, FloatEncoding) and float_type(inner.format).bits == 8:
+        if isinstance(inner, FloatEncoding) and _is_float8(inner):
             raise UserError(
                 f"{title_of(inner.format)} needs operator set 19, and this model of operator set "
                 f"{GraphEdit(model).opset} cannot be converted to it",
                 site,
                 "Choose another format, or export the model again with a newer opset_version",
             )
+
+
+def _is_float8(encoding: Encoding | Other | None) -> bool:
+    return isinstance(encoding, FloatEncoding) and float_type(encoding.format).bits == 8
 
 
 def _replace_values(model: onnx.ModelProto, values: Mapping[str, NDArray[np.floating]]) -> None:

@@ -45,8 +45,8 @@ class Form:
     packed: bool = False
     """Whether codes below 8 bits are stored below 8 bits."""
 
-    meets_integers: bool = True
-    """Whether a layer reads the weight together with an activation of integers whose scale is a constant."""
+    meets: str = "integers"
+    """What a layer multiplies the weight with: "integers" whose scale is a constant, "float8", or "" for the rest."""
 
     @property
     def casts_packed(self) -> bool:
@@ -236,17 +236,17 @@ def _rows(codes: NDArray[Any], granularity: Granularity, axis: int) -> NDArray[A
 def is_arithmetic(encoding: Encoding | FloatEncoding, form: Form, axes: int) -> bool:
     """Return whether a weight of `axes` axes is Cast, Sub and Mul, which run once, and not DequantizeLinear.
 
-    So are 16-bit floats, and integers that meet float activations or dynamic ones: for a matrix of them onnxruntime
-    would take MatMulNBits, which rounds the activations to 8 bits too. And so are groups, for which it has no other
-    kernel (a DequantizeLinear of a matrix of 1024 x 1024 in groups takes 28 times as long as its product with one
-    vector), but for matrices whose codes are to be packed: these keep the blocked DequantizeLinear that other tools
-    look for.
+    So are 16-bit floats, float8 that meets anything but float8, and integers that meet float activations or dynamic
+    ones: for a matrix of them onnxruntime would take MatMulNBits, which rounds the activations to 8 bits too. And so
+    are groups, for which it has no other kernel (a DequantizeLinear of a matrix of 1024 x 1024 in groups takes 28 times
+    as long as its product with one vector), but for matrices whose codes are to be packed: these keep the blocked
+    DequantizeLinear that other tools look for.
     """
+    if isinstance(encoding, FloatEncoding) and float_type(encoding.format).bits == 16:
+        return True
     if encoding.scale.ndim == 2:
         return axes != 2 or not form.packed
-    if isinstance(encoding, FloatEncoding):
-        return float_type(encoding.format).bits == 16
-    return not form.meets_integers
+    return form.meets != ("float8" if isinstance(encoding, FloatEncoding) else "integers")
 
 
 def weight_opset(encoding: Encoding | Other, form: Form, axes: int) -> int:
@@ -255,7 +255,7 @@ def weight_opset(encoding: Encoding | Other, form: Form, axes: int) -> int:
         return 13
     if isinstance(encoding, OutlierEncoding):
         # Arithmetic, as for a weight that is no matrix.
-        return weight_opset(encoding.inner, replace(form, meets_integers=False), 0)
+        return weight_opset(encoding.inner, replace(form, meets=""), 0)
     if isinstance(encoding, LevelEncoding):
         return level_storage(encoding.levels.shape[1], form.packed).opset
     arithmetic = is_arithmetic(encoding, form, axes)
@@ -269,7 +269,7 @@ def weight_opset(encoding: Encoding | Other, form: Form, axes: int) -> int:
 
 def stays_integer(encoding: Encoding | Other, form: Form) -> bool:
     """Return whether a weight is a DequantizeLinear of integers that onnxruntime's integer kernels take over."""
-    return isinstance(encoding, Encoding) and encoding.scale.ndim < 2 and form.meets_integers
+    return isinstance(encoding, Encoding) and encoding.scale.ndim < 2 and form.meets == "integers"
 
 
 def can_pack(encoding: Encoding | Other) -> bool:

@@ -44,7 +44,7 @@ WEIGHTS = [
     ("fp8_e5m2", 8, "channel"),
     ("fp8_e5m2", 8, "group:7"),
     ("fp16", 16, "tensor"),
-    ("bf16", 16, "channel"),
+    ("bf16", 16, "group:16"),
 ]
 
 
@@ -225,6 +225,30 @@ def test_arithmetic_of_weights_is_done_when_the_file_is_loaded():
             graph = optimized_graph(case.model)
             assert not {"Gather", "Cast", "Mul", "Transpose"} & {operator for operator, _ in graph.operators}, text
             assert graph.constant_conversions == (), text
+
+
+def test_float8_on_both_sides_is_dequantize_linear_on_both_sides():
+    case = export(every_operator(), batch(), wbits=FLOAT_BITS)
+    floats = {t.name: numpy_helper.to_array(t) for t in case.prepared.graph.initializer}
+    scheme = Scheme("activation", 8, format="fp8_e4m3")
+    others = {
+        site: float_encoding(scheme, float(encoding.low), float(encoding.high), None)
+        for site, encoding in case.activations.items()
+    }
+    weights = {
+        layer.weight.id: weight_encoding("fp8_e4m3", 8, "channel", floats[layer.weight.id], layer.weight.channel_axis)
+        for layer in case.layers
+        if layer.weight is not None
+    }
+    case.model = export_qdq(
+        *(case.prepared, case.layers, {}, {}), raise_opset=raise_opset, others={**others, **weights}
+    )
+    case.activations = {}
+    check_weights(case, floats, weights)
+    kinds = {node.output[0]: node.op_type for node in case.model.graph.node}
+    assert {kinds[dequantized_name(site)] for site in weights} == {"DequantizeLinear"}
+    plain, fused = run(case.model, case.x, optimize=False)["y"], run(case.model, case.x)["y"]
+    assert np.abs(plain - fused).max() <= float(others["y"].scale) * 32, "one step of the largest float8 values"
 
 
 def test_packed_groups_of_a_matrix_are_blocked_dequantize_linear():
