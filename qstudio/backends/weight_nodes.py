@@ -133,8 +133,7 @@ class _Chain:
         """Add a blocked DequantizeLinear on the [C, K] matrix of a weight of two axes."""
         matrix = np.moveaxis(codes, encoding.axis or 0, 0)
         stored = self._constant(matrix.astype(_numpy(onnx_type)), "quantized")
-        size = encoding.group_size
-        found = self._then("DequantizeLinear", [stored, *shared], domain=self._form.domain, axis=1, block_size=size)
+        found = self._then("DequantizeLinear", [stored, *shared], axis=1, block_size=encoding.group_size)
         # Behind a Transpose, onnxruntime does not fuse MatMulNBits, which would round the activations to 8 bits too.
         return self._then("Transpose", [found], perm=[1, 0]) if encoding.axis == 1 else found
 
@@ -245,7 +244,8 @@ def is_arithmetic(encoding: Encoding | FloatEncoding, form: Form, axes: int) -> 
     if isinstance(encoding, FloatEncoding) and float_type(encoding.format).bits == 16:
         return True
     if encoding.scale.ndim == 2:
-        return axes != 2 or not form.packed
+        # onnxruntime's own DequantizeLinear knows no blocks.
+        return axes != 2 or not form.packed or bool(form.domain)
     return form.meets != ("float8" if isinstance(encoding, FloatEncoding) else "integers")
 
 

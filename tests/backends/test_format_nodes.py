@@ -394,9 +394,17 @@ def test_a_model_that_stays_at_an_old_opset_keeps_its_codes_in_8_bits_and_refuse
     case = export(small_cnn(), batch(), wbits=FLOAT_BITS)
     floats = {t.name: numpy_helper.to_array(t) for t in case.prepared.graph.initializer}
     arguments = (case.prepared, case.layers, case.activations, {})
-    others = {"w1": weight_encoding("nf4", 4, "channel", floats["w1"], 0)}
-    case.model = export_qdq(*arguments, raise_opset=refuse, others=others, packed=True)
-    check_weights(case, floats, others)
+    others = {
+        "w1": weight_encoding("nf4", 4, "channel", floats["w1"], 0),
+        "w2": OutlierEncoding(weight_encoding("int", 4, "channel", floats["w2"], 0), np.asarray([3, 50])),
+    }
+    weights = {
+        "w3": weight_encoding("int", 2, "channel", floats["w3"], 0),
+        "w4": weight_encoding("int", 4, "group:4", floats["w4"], 0),
+    }
+    case.model = export_qdq(*arguments[:-1], weights, raise_opset=refuse, others=others, packed=True)
+    check_weights(case, floats, {**others, **weights})
+    check_runs(case)
     with pytest.raises(UserError, match="operator set 19"):
         export_qdq(
             *arguments, raise_opset=refuse, others={"w1": weight_encoding("fp8_e4m3", 8, "tensor", floats["w1"], 0)}
