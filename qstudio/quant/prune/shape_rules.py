@@ -206,7 +206,9 @@ def follow_resize(tracer: Tracer, node: onnx.NodeProto) -> bool:
     channels, scales = tracer.of(node.input[0]), tracer.constant(node, 1 if node.op_type == "Upsample" else 2)
     if channels is None:
         return True
-    if scales is None or channels.axis >= scales.size or float(scales[channels.axis]) != 1.0:
+    if scales is None or any(a.name == "axes" for a in node.attribute):
+        return False
+    if channels.axis >= scales.size or float(scales[channels.axis]) != 1.0:
         return False
     return follow_pass(tracer, node)
 

@@ -31,12 +31,14 @@ class Tracer:
         self._tensors: dict[str, TensorInfo] = infer_tensors(proto)
         self._channels: dict[str, Channels] = {}
         self._number = 0
+        self._asked: set[str] = set()
+        """Inputs of the present node whose channels its rule has looked at."""
         self._cut: dict[str, set[int]] = {}
         """Initializer -> nodes for which it is known how to cut it."""
 
     def visit(self, number: int, node: onnx.NodeProto) -> None:
         """Find the channels of what a node puts out."""
-        self._number = number
+        self._number, self._asked = number, set()
         read = [name for name in needed_names(node) if name in self._channels]
         rule = self._rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is None and not read:
@@ -46,6 +48,10 @@ class Tracer:
                 self.map.fix(self._channels[name].labels, f"{node.name} ({node.op_type}) needs all channels")
             for name in node.output:
                 self._channels.pop(name, None)
+            return
+        for name in read:
+            if name not in self._asked:  # a bias or a limit that is computed: what the rule did not look at
+                self.map.fix(self._channels[name].labels, f"{node.name} ({node.op_type}) reads them all")
 
     def finish(self) -> None:
         """Fix what the outputs of the model show, and what is stored where others read it too."""
@@ -63,7 +69,8 @@ class Tracer:
     # ---- what is known of tensors
 
     def of(self, name: str) -> Channels | None:
-        """Return a tensor's channels, None where they are not known."""
+        """Return the channels of an input of the present node, None where they are not known."""
+        self._asked.add(name)
         return self._channels.get(name)
 
     def put(self, name: str, axis: int, labels: NDArray[np.int64]) -> bool:
