@@ -155,6 +155,7 @@ def test_every_code_of_the_cases_equals_the_fused_run(model, data, tmp_path):
             result = compare(proto, x, tmp_path, precise=precise, saturating=not precise)
             assert not result.different
             assert result.same_outputs
+            assert not result.model.float_layers
         codes += result.codes
     print(f"\n{model}: {codes:,} codes of {len(indices)} samples equal, {len(result.model.steps)} operators")
 
