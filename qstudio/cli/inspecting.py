@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from typing import Any
 
 from qstudio.cli.asking import Asker
 from qstudio.cli.choices import recipe_choices, recipe_of, run_options
 from qstudio.cli.plain import plain, plain_layer, plain_model, plain_statistics
 from qstudio.cli.tables import amount, number, signed_range, size, table
+from qstudio.core.errors import UserError
 from qstudio.core.model_info import LayerInfo, ModelInfo
+from qstudio.core.overlap import overlap
 from qstudio.core.recipe import Recipe
 from qstudio.core.size import quantized_bytes
 from qstudio.core.statistics import SiteStatistics
@@ -23,6 +26,7 @@ from qstudio.engine.messages import (
     WeightStatistics,
 )
 from qstudio.session.data_words import data_spec
+from qstudio.session.readout import read
 
 
 def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
@@ -37,7 +41,8 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
     recipe = recipe_of(choices, model, asker)
     statistics: dict[str, SiteStatistics] = {s.site: s for s in asker.ask(WeightStatistics(arguments.model))}
     data = _measure(arguments, spec, model, statistics, asker) if spec is not None else None
-    layers = [_layer(layer, recipe, arguments.model, statistics, asker) for layer in model.layers]
+    evaluation = _evaluation(arguments, spec, model, asker) if arguments.overlap else {}
+    layers = [_layer(layer, recipe, arguments.model, statistics, evaluation, asker) for layer in model.layers]
     found: dict[str, Any] = {
         "model": plain_model(model),
         "size_bytes": {"float": model.float_size_bytes, "quantized": quantized_bytes(model, recipe.settings)},
@@ -66,22 +71,45 @@ def _measure(
             options.calibration_choice,
         )
         measured["float"] = plain(asker.ask(request))
-        sites = asker.ask(
-            ActivationStatistics(
-                arguments.model,
-                spec,
-                options.calibration_data,
-                options.calibration_samples,
-                options.seed,
-                options.calibration_choice,
-            )
-        )
-        statistics.update({s.site: s for s in sites})
+        statistics.update({s.site: s for s in asker.ask(_asked(arguments, spec))})
     return measured
 
 
+def _asked(arguments: Namespace, spec: DataSpec) -> ActivationStatistics:
+    options = run_options(arguments)
+    return ActivationStatistics(
+        arguments.model,
+        spec,
+        options.calibration_data,
+        options.calibration_samples,
+        options.seed,
+        options.calibration_choice,
+        eval_samples=options.eval_samples,
+    )
+
+
+def _evaluation(
+    arguments: Namespace, spec: DataSpec | None, model: ModelInfo, asker: Asker
+) -> dict[str, SiteStatistics]:
+    """Return the activations' statistics over the evaluation samples.
+
+    Raises:
+        UserError: There is no data.
+    """
+    if spec is None:
+        raise UserError("there is no data to compare", "--overlap", "Name the data with --data")
+    if not model.runnable:
+        return {}
+    return {s.site: s for s in asker.ask(replace(_asked(arguments, spec), of="evaluation"))}
+
+
 def _layer(
-    layer: LayerInfo, recipe: Recipe, model: str, statistics: dict[str, SiteStatistics], asker: Asker
+    layer: LayerInfo,
+    recipe: Recipe,
+    model: str,
+    statistics: dict[str, SiteStatistics],
+    evaluation: dict[str, SiteStatistics],
+    asker: Asker,
 ) -> dict[str, Any]:
     settings = recipe.settings(layer.name)
     described = plain_layer(layer, settings)
@@ -92,6 +120,14 @@ def _layer(
             described[kind] = {"site": site.id, "shape": list(site.shape), "channel_axis": site.channel_axis}
             if site.id in statistics:
                 described[kind].update(plain_statistics(statistics[site.id]))
+    site = layer.activation
+    if site is not None and site.id in statistics and site.id in evaluation:
+        calibration = statistics[site.id]
+        scheme = settings.activation_scheme()
+        clip = (min(calibration.histogram.minimum, 0.0), max(calibration.histogram.maximum, 0.0))
+        clip = clip if scheme.is_float else read(calibration, site, scheme).clip
+        found = overlap(calibration.histogram, evaluation[site.id].histogram, clip)
+        described["activation"]["overlap"] = plain(found)
     described["weight_sqnr_db"] = described["weight_cosine"] = None
     if layer.weight is not None and not settings.weight_scheme().is_float:
         preview = asker.ask(LayerPreview(model, layer.name, settings.weight_scheme()))
@@ -131,6 +167,7 @@ def _text(model: ModelInfo, found: dict[str, Any]) -> str:
 
 def _table(layers: list[dict[str, Any]]) -> str:
     rows = []
+    compared = any("overlap" in (layer["activation"] or {}) for layer in layers)
     for layer in layers:
         weight, activation = layer["weight"] or {}, layer["activation"] or {}
         output = signed_range(activation.get("minimum"), activation.get("maximum"))
@@ -147,7 +184,15 @@ def _table(layers: list[dict[str, Any]]) -> str:
                 number(layer["weight_sqnr_db"], 1),
                 layer["schemes"].get("activation", "-"),
                 output,
+                *([_agreement(activation.get("overlap"))] if compared else []),
             )
         )
     head = ("layer", "type", "what", "params", "weights", "weight scheme", "dB", "output scheme", "output range")
-    return table(head, rows, "lllrllrll")
+    if not compared:
+        return table(head, rows, "lllrllrll")
+    return table((*head, "overlap / outside"), rows, "lllrllrlll")
+
+
+def _agreement(found: dict[str, Any] | None) -> str:
+    """Return how far evaluation and calibration data agree, and the evaluation's share outside the range."""
+    return "-" if found is None else f"{found['intersection_percent']:.1f} / {found['outside_percent']:.3f} %"

@@ -101,6 +101,12 @@ def build_parser() -> Parser:
     )
     _model(inspect)
     _data(inspect, required=False)
+    inspect.add_argument(
+        "--overlap",
+        action="store_true",
+        help="compare calibration and evaluation data at every activation: overlap of the two histograms, and the share"
+        " of evaluation values outside the calibrated range",
+    )
     _recipe(inspect)
     _samples(inspect)
     _output(inspect)

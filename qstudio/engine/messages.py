@@ -104,7 +104,7 @@ class FloatAccuracy:
 
 @dataclass(frozen=True)
 class ActivationStatistics:
-    """One streaming pass over the calibration samples -> tuple[SiteStatistics, ...]."""
+    """One streaming pass over the calibration (or evaluation) samples -> tuple[SiteStatistics, ...]."""
 
     model: str
     data: DataSpec
@@ -113,6 +113,10 @@ class ActivationStatistics:
     seed: int = 0
     calibration_choice: str = "random"
     """How calibration samples are chosen: one of `qstudio.core.sample_choice.CHOICES`."""
+    of: str = "calibration"
+    """Whose samples are counted: "calibration" or "evaluation"."""
+    eval_samples: int | None = None
+    """Of the evaluation; None = all."""
 
 
 @dataclass(frozen=True)

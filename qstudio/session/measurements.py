@@ -37,6 +37,7 @@ class Measurements:
         self._tell = tell
         self.weights: dict[str, SiteStatistics] = {}
         self.activations: dict[str, SiteStatistics] = {}
+        self.evaluation: dict[str, SiteStatistics] = {}
         self.previews: dict[str, WeightPreview] = {}
         self.float_metrics: Metrics | None = None
         self._float_is_final = False
@@ -54,7 +55,7 @@ class Measurements:
 
     def forget_data(self) -> None:
         """Begin anew for other data."""
-        self.activations = {}
+        self.activations, self.evaluation = {}, {}
         self.page = None
         self._float_is_final = False
         self.float_metrics = None
@@ -158,6 +159,34 @@ class Measurements:
             return
         self.activations = {statistics.site: statistics for statistics in job.value}
         self.statistics_changed.emit("activations")
+
+    def collect_evaluation(self, model: ModelInfo, data: DataSpec, options: RunOptions) -> Job:
+        """Run the evaluation samples through the float model once."""
+        request = ActivationStatistics(
+            model.path,
+            data,
+            options.calibration_data,
+            options.calibration_samples,
+            options.seed,
+            options.calibration_choice,
+            "evaluation",
+            options.eval_samples,
+        )
+        return self._work.submit("evaluation", request, self._on_evaluation)
+
+    def _on_evaluation(self, job: Job) -> None:
+        if job.state is not JobState.DONE:
+            self._tell(job, "The evaluation data could not be looked at")
+            return
+        self.evaluation = {statistics.site: statistics for statistics in job.value}
+        self.statistics_changed.emit("evaluation")
+
+    def forget_evaluation(self) -> None:
+        """Forget the evaluation data's statistics: other samples are evaluated now."""
+        self._work.cancel("evaluation")
+        if self.evaluation:
+            self.evaluation = {}
+            self.statistics_changed.emit("evaluation")
 
     # ---- previews
 

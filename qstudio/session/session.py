@@ -81,7 +81,7 @@ class Session:
         self.recipe_changed: Event[Recipe] = Event()
         self.selection_changed: Event[tuple[str, ...]] = Event()
         self.statistics_changed: Event[str] = measured.statistics_changed
-        """"weights" or "activations"."""
+        """"weights", "activations" or "evaluation"."""
         self.preview_changed: Event[str] = measured.preview_changed
         """Name of the layer whose exact preview arrived."""
         self.float_metrics_changed: Event[Metrics | None] = measured.float_metrics_changed
@@ -172,6 +172,16 @@ class Session:
         """Run the calibration samples through the float model once; `statistics_changed` follows."""
         model, data = self._need_data()
         return self._measured.collect_activations(model, data, self.options)
+
+    def collect_evaluation(self) -> Job:
+        """Run the evaluation samples through the float model once; `statistics_changed("evaluation")` follows."""
+        model, data = self._need_data()
+        return self._measured.collect_evaluation(model, data, self.options)
+
+    @property
+    def evaluation_statistics(self) -> dict[str, SiteStatistics]:
+        """Statistics of the activations over the evaluation samples, by site; empty until they are collected."""
+        return self._measured.evaluation
 
     @property
     def weight_statistics(self) -> dict[str, SiteStatistics]:
@@ -328,6 +338,7 @@ class Session:
         # Where the data has one split, what is calibrated on is not evaluated on: both draw from the same choice.
         if changed & (drawn | {"eval_samples"}):
             self.measure_float()
+            self._measured.forget_evaluation()
         if changed & drawn:
             self.collect_activations()
 

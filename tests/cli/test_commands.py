@@ -330,3 +330,17 @@ def test_calibration_sets_that_are_not_there_are_refused(
     refused = cli("quantize", model, "--data", "digits", *words)
     assert refused.status == 2
     assert told in refused.err
+
+
+def test_inspect_compares_calibration_and_evaluation_data(cli: Cli, model: str) -> None:
+    words = ("inspect", model, "--data", "digits", "--calibration-samples", "64", "--eval-samples", "64", "--overlap")
+    layers = json.loads(cli(*words, "--json").out)["layers"]
+    found = [layer["activation"]["overlap"] for layer in layers if layer["activation"]]
+    assert found
+    assert all(80 < each["intersection_percent"] <= 100 for each in found)
+    assert all(0 <= each["outside_percent"] < 5 for each in found)
+    noisy = json.loads(cli(*words, "--calibration-data", "noise", "--json").out)["layers"]
+    first = next(layer["activation"]["overlap"] for layer in noisy if layer["activation"])
+    assert first["intersection_percent"] < 60
+    assert "overlap / outside" in cli(*words).out
+    assert "--overlap: there is no data" in cli("inspect", model, "--overlap").err

@@ -166,6 +166,9 @@ def test_activation_statistics_cover_every_site(engine: EngineClient, model: str
     found = ask(engine, ActivationStatistics(model, data, calibration_samples=40))
     assert {s.site for s in found} == {layer.activation.id for layer in info.layers if layer.activation}
     assert {s.samples for s in found} == {40}
+    evaluated = ask(engine, ActivationStatistics(model, data, None, 40, of="evaluation", eval_samples=30))
+    assert [s.site for s in evaluated] == [s.site for s in found]
+    assert {s.samples for s in evaluated} == {30}
 
 
 def test_layer_preview_is_the_reference(engine: EngineClient, model: str) -> None:

@@ -456,3 +456,25 @@ def test_dragging_an_edge_updates_the_read_out_in_16_ms(studio: Any, panel: Insp
     mouse.release(mouse.spot(start * 0.4, 0.3))
     print(f"drag, {granularity}: median {np.median(times):.1f} ms, 95 % {np.percentile(times, 95):.1f} ms")
     assert np.median(times) <= 16
+
+
+def test_the_evaluation_data_is_laid_over_the_calibration_data(studio: Any, panel: InspectorPanel) -> None:
+    panel.tabs.setCurrentIndex(1)
+    studio.settle()
+    page = panel.activations
+    assert not page.histogram._second.isVisible()
+    page.overlap.switch.setChecked(True)
+    studio.settle()
+    asked = [r for r in studio.engine.asked if isinstance(r, ActivationStatistics)][-1]
+    assert asked.of == "evaluation"
+    assert page.overlap.figures.full_text.startswith("overlap 100")
+    assert page.histogram._second.isVisible()
+    assert page.histogram._second.counts.sum() == pytest.approx(page.histogram.bars.counts.sum(), rel=0.02)
+    studio.session.set_options(seed=5)
+    studio.settle()
+    again = [r for r in studio.engine.asked if isinstance(r, ActivationStatistics) and r.of == "evaluation"]
+    assert [r.seed for r in again] == [0, 5]
+    assert page.overlap.figures.full_text.startswith("overlap 100")
+    page.overlap.switch.setChecked(False)
+    assert not page.histogram._second.isVisible()
+    assert not panel.weights.overlap.isVisible()

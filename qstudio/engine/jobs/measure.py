@@ -55,7 +55,7 @@ def float_accuracy(request: FloatAccuracy, ctx: JobContext) -> Metrics:
 
 
 def activation_statistics(request: ActivationStatistics, ctx: JobContext) -> tuple[SiteStatistics, ...]:
-    """Run the calibration samples through the float model once and return the statistics of every activation site.
+    """Run samples through the float model once and return the statistics of every activation site.
 
     Raises:
         UserError: Model or data cannot be used, or do not fit.
@@ -69,11 +69,13 @@ def activation_statistics(request: ActivationStatistics, ctx: JobContext) -> tup
         request.data,
         request.calibration_data,
         request.calibration_samples,
-        None,
+        request.eval_samples,
         request.seed,
         request.calibration_choice,
     )
     split, chosen = samples.calibration, samples.calibration_indices
+    if request.of == "evaluation":
+        source, split, chosen = opened_dataset(request.data), samples.evaluation, samples.evaluation_indices
     statistics = collect(
         network_for(model.loaded),
         split,

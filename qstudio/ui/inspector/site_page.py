@@ -28,6 +28,7 @@ from qstudio.session.session import Session
 from qstudio.ui.inspector.calibrator_table import CalibratorTable
 from qstudio.ui.inspector.controls import SchemeControls
 from qstudio.ui.inspector.labels import ElidedLabel, ThemedLabel
+from qstudio.ui.inspector.overlap_row import OverlapRow
 from qstudio.ui.inspector.readout_view import ReadoutView
 from qstudio.ui.inspector.situation import why_empty
 from qstudio.ui.inspector.statistics_view import StatisticsView
@@ -66,6 +67,7 @@ class SitePage(QScrollArea):
         self.note = ElidedLabel("small", "muted")
         self.linear = QCheckBox(tr("linear count"))
         self.quantized = QCheckBox(tr("quantized"))
+        self.overlap = OverlapRow(session)
         self.whole = QPushButton(tr("Show all"))
         self.reset = QPushButton(tr("Inherit all"))
         self._commit = _timer(self, COMMIT_MS)
@@ -101,6 +103,8 @@ class SitePage(QScrollArea):
         switches.addWidget(self.whole)
         column.addWidget(self.histogram)
         column.addLayout(switches)
+        column.addWidget(self.overlap)
+        self.overlap.setVisible(self.side == "activation")
         column.addWidget(self.note)
         column.addWidget(self.figures)
         column.addSpacing(theme().px(2))
@@ -133,6 +137,7 @@ class SitePage(QScrollArea):
         self.controls.reset_requested.connect(self._on_reset_requested)
         self.linear.toggled.connect(self._on_linear_toggled)
         self.quantized.toggled.connect(self._show_quantized)
+        self.overlap.changed.connect(self._show_overlap)
         self.whole.clicked.connect(self.histogram.show_everything)
         self.reset.clicked.connect(self._on_reset_all)
         self._commit.timeout.connect(self._commit_trial)
@@ -165,6 +170,7 @@ class SitePage(QScrollArea):
         if statistics is not None and not len(self.histogram.bars.counts):
             self.histogram.set_message(tr("All values are zero"))
         self._show_quantized()
+        self._show_overlap()
         self._show_controls()
         self.figures.show_readout(self.readout)
         self._show_note()
@@ -211,6 +217,11 @@ class SitePage(QScrollArea):
         self.quantized.setEnabled(ready)
         overlay = quantized_counts(self.readout) if ready and self.readout and self.quantized.isChecked() else None
         self.histogram.set_quantized(overlay)
+
+    def _show_overlap(self, _on: bool = False) -> None:
+        if self.side == "activation":
+            layer = self.layer.name if self.layer is not None and not self.histogram.message else None
+            self.histogram.set_second(self.overlap.show_layer(layer))
 
     def _show_curve(self) -> None:
         readout = self.readout

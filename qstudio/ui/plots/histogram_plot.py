@@ -15,6 +15,7 @@ from qstudio.session.readout import CalibratorReadout, Readout, short_title
 from qstudio.ui.plots.base import Column, Plot
 from qstudio.ui.plots.clip_lines import ClipLine, GhostLine
 from qstudio.ui.plots.histogram_bars import Bars, Outline, bars_of, outline_of, split
+from qstudio.ui.plots.second_outline import SecondOutline
 from qstudio.ui.text import format_db, format_percent, format_value, tr
 from qstudio.ui.theme import Palette, theme
 
@@ -64,6 +65,8 @@ class HistogramPlot(Plot):
             line.sigDragged.connect(self._on_dragged)
             line.sigPositionChangeFinished.connect(self._on_drag_finished)
             self.addItem(line)
+        self._second = SecondOutline()
+        self.addItem(self._second)
         self._ghosts: list[GhostLine] = []
         self._names: list[pg.TextItem] = []
         self.getViewBox().sigXRangeChanged.connect(self._on_view_changed)
@@ -103,6 +106,12 @@ class HistogramPlot(Plot):
         self._draw_outline()
         self._draw_bars()
         self._draw_ticks()
+        self._say_legend()
+
+    def set_second(self, statistics: SiteStatistics | None) -> None:
+        """Lay the distribution of other data over the bars, scaled to as many values; None takes it away."""
+        self._second.take(None if statistics is None else statistics.histogram, self.bars)
+        self._second.draw(self._height)
         self._say_legend()
 
     def set_ghosts(self, rows: tuple[CalibratorReadout, ...]) -> None:
@@ -304,6 +313,8 @@ class HistogramPlot(Plot):
                 entries.append(("▌", "quantized", tr("quantized")))
             if self._rows:
                 entries.append(("┆", "muted", tr("calibrators")))
+        if len(self._second.counts):
+            entries.append(("⎍", "accent", tr("evaluation")))
         self.set_legend(*entries)
 
     def restyle(self, palette: Palette) -> None:
@@ -321,6 +332,7 @@ class HistogramPlot(Plot):
         self._ticks.setPen(pg.mkPen(palette.quantized, width=1))
         for line in (*self._edges.values(), *self._ghosts):
             line.restyle(palette)
+        self._second.restyle(palette)
         for item in self._names:
             item.setFont(theme().font("small"))
             item.setColor(palette.muted)
