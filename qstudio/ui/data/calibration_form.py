@@ -38,6 +38,7 @@ class CalibrationForm(QWidget):
         )
         self.choice = QComboBox()
         self.choice.setAccessibleName(tr("Choice of calibration samples"))
+        self.choice.setToolTip(tr("Which of the samples ranges are found from; their number is in the run bar"))
         for name, meaning in CHOICES.items():
             self.choice.addItem(tr(name), name)
             self.choice.setItemData(self.choice.count() - 1, tr(meaning), 3)  # tooltip role
