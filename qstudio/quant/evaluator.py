@@ -75,6 +75,7 @@ class CachedEvaluator:
         """Least time that each step was seen to take on a batch."""
         self._generation = 0
         self._computed = self._found = 0
+        self._float_scores: NDArray[np.float32] | None = None
 
     def scores(
         self,
@@ -148,8 +149,13 @@ class CachedEvaluator:
         return {name: np.concatenate(rows) if rows else np.zeros((0, 0), np.float32) for name, rows in parts.items()}
 
     def float_scores(self, report: Report | None = None) -> NDArray[np.float32]:
-        """Return the scores of the float model, computed as the simulation computes: equal where nothing is rounded."""
-        return self.scores(FLOAT, report=report)
+        """Return the scores of the float model, computed as the simulation computes: equal where nothing is rounded.
+
+        They are computed once; what lies behind them is not kept.
+        """
+        if self._float_scores is None:
+            self._float_scores = self.scores(FLOAT, keep=False, report=report)
+        return self._float_scores
 
     def metrics(
         self,
@@ -170,8 +176,9 @@ class CachedEvaluator:
         Raises:
             UserError: There are no samples, or they do not fit the model.
         """
+        float_scores = self.float_scores()
         scores = self.scores(encodings, weight_values, keep=keep, report=report)
-        return metrics_of(self.network, scores, self.split, self.indices, self.float_scores())
+        return metrics_of(self.network, scores, self.split, self.indices, float_scores)
 
     # ---- one batch
 
