@@ -12,9 +12,10 @@ from torch import Tensor
 from qstudio.backends.ort import make_session, run_batches, with_outputs
 from qstudio.backends.processor import processor
 from qstudio.backends.qdq import dequantized_name
-from qstudio.core.affine import Encoding
+from qstudio.core.encodings import DynamicEncoding, FloatEncoding
 from qstudio.core.results import Parity
 from qstudio.data.dataset import Split
+from qstudio.quant.code_steps import Comparable, code_steps
 from qstudio.quant.evaluate import Report, batch_size, feeds
 from qstudio.quant.integer.parity import integer_parity, saturation_shares
 from qstudio.quant.simulate import SimulatedModel
@@ -94,7 +95,8 @@ def code_differences(
     network = model.network
     names = _names_in_export(exported, model)
     session = make_session(with_outputs(exported, list(names.values())), threads=threads, optimize=False)
-    encoding_of = {t: model.activations[s.id] for s in network.activation_sites for t in s.quantized_at if t in names}
+    comparable = _comparable(model)
+    encoding_of = {t: comparable[s.id] for s in network.activation_sites for t in s.quantized_at if t in names}
     worst = dict.fromkeys(names, 0)
     differing = dict.fromkeys(names, 0)
     compared = dict.fromkeys(names, 0)
@@ -113,7 +115,7 @@ def code_differences(
             model.run(inputs, observe=keep)
             (outputs,) = run_batches(session, [batch.inputs], outputs=list(names.values()))
             for tensor, name in names.items():
-                steps = _steps(simulated.pop(tensor), outputs[name], encoding_of[tensor])
+                steps = code_steps(simulated.pop(tensor), outputs[name], encoding_of[tensor])
                 worst[tensor] = max(worst[tensor], int(steps.max(initial=0)))
                 differing[tensor] += int(np.count_nonzero(steps))
                 compared[tensor] += steps.size
@@ -221,16 +223,19 @@ def _names_in_export(exported: onnx.ModelProto, model: SimulatedModel) -> dict[s
     """Return tensor -> name under which the export offers its rounded values, for every rounded tensor."""
     written = {name for node in exported.graph.node for name in node.output}
     names = {}
+    comparable = _comparable(model)
     for site in model.network.activation_sites:
-        if site.id in model.activations:
+        if site.id in comparable:
             for tensor in site.quantized_at:
                 inner = dequantized_name(tensor)
                 names[tensor] = inner if inner in written else tensor
     return {tensor: name for tensor, name in names.items() if name in written}
 
 
-def _steps(first: NDArray[np.float32], second: NDArray[np.float32], encoding: Encoding) -> NDArray[np.float32]:
-    return np.rint(np.abs(first - second) / np.float32(encoding.scale))
+def _comparable(model: SimulatedModel) -> dict[str, Comparable]:
+    """Return the encodings of the activation sites that the export rounds too, by site id."""
+    others = {s: e for s, e in model.others.items() if isinstance(e, (FloatEncoding, DynamicEncoding))}
+    return {**others, **model.activations}
 
 
 def _agreement(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
@@ -242,5 +247,5 @@ def _output_lsb(model: SimulatedModel, first: NDArray[np.float32], second: NDArr
     name = model.network.outputs[0]
     for site in model.network.activation_sites:
         if name in site.members and site.id in model.activations:
-            return int(_steps(first, second, model.activations[site.id]).max(initial=0))
+            return int(code_steps(first, second, model.activations[site.id]).max(initial=0))
     return None

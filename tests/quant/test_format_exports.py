@@ -10,7 +10,7 @@ import pytest
 from qstudio.core.encodings import DynamicEncoding
 from qstudio.core.recipe import Recipe
 from qstudio.core.rounding import dynamic_encoding
-from qstudio.core.storage import PACKED
+from qstudio.core.storage import INT8, PACKED
 from qstudio.data.load import load_dataset
 from qstudio.graph.load import load_model
 from qstudio.quant.calibrate import activation_statistics
@@ -19,7 +19,7 @@ from qstudio.quant.evaluate import predict
 from qstudio.quant.network import network_for
 from qstudio.quant.simulate import SimulatedModel
 from qstudio.quant.storage import exported_model
-from qstudio.quant.verify import exported_scores
+from qstudio.quant.verify import code_differences, exported_scores
 
 SAMPLES = np.arange(64)
 
@@ -71,3 +71,16 @@ def test_the_file_gives_the_simulated_scores(trained, values):
     assert np.rint(np.abs(scores - plain) / step).max() <= 1
     # Fused layers add floats in another order: a 16-bit float may then round to its neighbour.
     assert np.abs(scores - fused).max() <= max(1.001 * step, 1e-3 * np.abs(scores).max())
+
+
+@pytest.mark.parametrize("name", ["fp8 weights and activations", "float16", "dynamic", "dynamic 6 bits symmetric"])
+def test_codes_of_floats_and_dynamic_ranges_are_compared_too(trained, name):
+    network, split, statistics = trained
+    recipe = Recipe().with_default(**RECIPES[name])
+    simulated = SimulatedModel(
+        network, encodings_for(network.layers, recipe, statistics, network.weights()), ordered=True, threads=1
+    )
+    differences = code_differences(exported_model(simulated, INT8), simulated, split, SAMPLES[:16], threads=1)
+    assert {d.tensor for d in differences} == {t for s in network.activation_sites for t in s.quantized_at}
+    assert sum(d.compared for d in differences) > 1000
+    assert max(d.max_lsb for d in differences) == 0
