@@ -148,13 +148,17 @@ class CachedEvaluator:
         self.work = Work(self._computed, self._found, len(self._plan.steps) * len(self._batches))
         return {name: np.concatenate(rows) if rows else np.zeros((0, 0), np.float32) for name, rows in parts.items()}
 
-    def float_scores(self, report: Report | None = None) -> NDArray[np.float32]:
+    def float_scores(self, report: Report | None = None, *, keep: bool = True) -> NDArray[np.float32]:
         """Return the scores of the float model, computed as the simulation computes: equal where nothing is rounded.
 
-        They are computed once; what lies behind them is not kept.
+        They are computed once.
+
+        Args:
+            report: As in `scores`.
+            keep: Keep the values behind them too: what sweeps need that quantize one layer of a float network.
         """
         if self._float_scores is None:
-            self._float_scores = self.scores(FLOAT, keep=False, report=report)
+            self._float_scores = self.scores(FLOAT, keep=keep, report=report)
         return self._float_scores
 
     def metrics(
@@ -176,7 +180,7 @@ class CachedEvaluator:
         Raises:
             UserError: There are no samples, or they do not fit the model.
         """
-        float_scores = self.float_scores()
+        float_scores = self.float_scores(keep=False)
         scores = self.scores(encodings, weight_values, keep=keep, report=report)
         return metrics_of(self.network, scores, self.split, self.indices, float_scores)
 
