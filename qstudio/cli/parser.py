@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from qstudio import __version__
 from qstudio.cli.prune_options import PRUNING_HELP, add_pruning_option
+from qstudio.cli.search_options import SEARCH_EXAMPLES, add_search_options
 from qstudio.cli.sensitivity_options import SENSITIVITY_EXAMPLES, SENSITIVITY_SAMPLES, add_sensitivity_options
 from qstudio.cli.train_options import TRAIN_EXAMPLES, add_training_options
 from qstudio.core.errors import UserError
@@ -27,6 +28,7 @@ examples:
   qstudio quantize model.onnx --data images.npz --weight-bits 4 --set 'conv1.weight_bits=8' --json
   qstudio train model.onnx --data digits --weight-bits 2 --activation-bits 2 --distill -o model_int2.onnx
   qstudio sensitivity model.onnx --data digits --bits 8,4,2
+  qstudio search model.onnx --data digits --average-bits 4 -o model_mixed.onnx
   qstudio benchmark model_int8.onnx --batch 64
 
 'qstudio COMMAND --help' shows all options of a command.
@@ -44,6 +46,9 @@ examples:
 
   a recipe saved from the window, with one change, as JSON:
     qstudio quantize model.onnx --data digits --recipe mine.json --set 'conv1.bits=8' --json
+
+  8 bits for the quarter of the layers with the largest L1 norm (@mean and @magnitude rank too; -25%: the smallest):
+    qstudio quantize model.onnx --data digits --weight-bits 4 --set '@l1:25%.weight_bits=8'
 
 the fields of --set:
   weight_bits, activation_bits          1 to 16, or float         (bits: both)
@@ -159,6 +164,23 @@ def build_parser() -> Parser:
     _recipe(sensitivity)
     _samples(sensitivity, SENSITIVITY_SAMPLES)
     _output(sensitivity)
+
+    search = commands.add_parser(
+        "search",
+        help="mixed precision: the bits of each layer under limits, then as quantize",
+        description="Find the bits of each layer that cost least accuracy within limits, show the front and uniform\n"
+        "recipes beside it, then simulate, export, verify and time the recipe as 'qstudio quantize' does.",
+        epilog=SEARCH_EXAMPLES,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    _model(search)
+    _data(search, required=True)
+    add_search_options(search)
+    _recipe(search)
+    _samples(search)
+    _running(search)
+    _output(search)
 
     benchmark = commands.add_parser(
         "benchmark",

@@ -78,13 +78,14 @@ def _run(arguments: Namespace) -> int:
 
 
 def _command(name: str) -> Any:
-    from qstudio.cli import benchmarking, inspecting, quantizing, sensitivity, train
+    from qstudio.cli import benchmarking, inspecting, quantizing, search, sensitivity, train
 
     return {
         "inspect": inspecting.run,
         "quantize": quantizing.run,
         "train": train.run,
         "sensitivity": sensitivity.run,
+        "search": search.run,
         "benchmark": benchmarking.run,
     }[name]
 

@@ -14,6 +14,8 @@ from qstudio.core.histogram import Histogram
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import Metrics, RunResult
 from qstudio.core.scheme import Scheme
+from qstudio.core.search_result import SearchResult
+from qstudio.core.search_settings import SearchSettings
 from qstudio.core.sensitivity import Candidate, SensitivityCell
 from qstudio.core.statistics import SiteStatistics
 from qstudio.core.training import CurvePoint, Training
@@ -196,6 +198,22 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class SearchBits:
+    """Mixed precision under limits, then RunPtq with its recipe -> SearchResult.
+
+    Streams a SearchResult when the front is solved and when it is measured, then PtqPartial.
+    """
+
+    run: RunPtq
+    """Its recipe says what holds besides the bits."""
+    search: SearchSettings = field(default_factory=SearchSettings)
+    resume: str = ""
+    """JSON file that figures are read from and written to, by their content; empty = none."""
+    runs: bool = True
+    """Export, verify and time the recipe that is found."""
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """Latency of a model file on onnxruntime -> Latency."""
 
@@ -265,11 +283,22 @@ Request = (
     | RunPtq
     | TrainQat
     | Sensitivity
+    | SearchBits
     | Benchmark
     | ListDevices
 )
 
-Answer = DatasetInfo | Metrics | SiteStatistics | SamplePage | WeightPreview | PtqPartial | CurvePoint | SensitivityCell
+Answer = (
+    DatasetInfo
+    | Metrics
+    | SiteStatistics
+    | SamplePage
+    | WeightPreview
+    | PtqPartial
+    | CurvePoint
+    | SensitivityCell
+    | SearchResult
+)
 """Some of the values that travel back (see each request)."""
 
 

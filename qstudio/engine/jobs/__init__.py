@@ -43,6 +43,7 @@ JOBS: dict[str, JobSpec] = {
     "Sensitivity": JobSpec(
         "qstudio.engine.jobs.sensitivity:sensitivity", "measuring the sensitivity of layers", process="run"
     ),
+    "SearchBits": JobSpec("qstudio.engine.jobs.search:search_bits", "searching bits", process="run"),
     "Benchmark": JobSpec("qstudio.engine.jobs.measure:benchmark", "measuring the latency", process="run"),
     "ListDevices": JobSpec("qstudio.engine.jobs.measure:list_devices", "looking for devices"),
 }

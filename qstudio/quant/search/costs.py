@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from qstudio.core.model_info import LayerInfo
 from qstudio.core.recipe import LayerSettings, Recipe
@@ -90,19 +90,28 @@ class Costs:
             total["average_bits"] += self._elements[site] * bits / self._total
         return tuple(total.items())
 
-    def activation_costs(self, unit: Unit, recipe: Recipe) -> tuple[tuple[str, float], ...]:
-        """Return what the tensors of a unit take under a recipe: their encodings, and products of activations."""
-        size = operations = 0.0
+    def activation_costs(self, unit: Unit, recipe: Recipe, kept: Collection[str]) -> tuple[tuple[str, float], ...]:
+        """Return what depends on the tensors of a unit alone: their encodings, and layers whose weights are kept.
+
+        Args:
+            unit: Of activations.
+            recipe: Says their bits.
+            kept: Layers with weights that are not chosen; products of two activations are always counted here.
+        """
+        size = operations = latency = 0.0
         for site in unit.sites:
             scheme = recipe.settings(self._sites[site].layer).activation_scheme()
             if scheme.is_affine and not scheme.is_float:
                 size += SCALE_BYTES + -(-scheme.bits // 8)
         for layer in self.network.layers:
             reads = self.coupling.reads.get(layer.name, ())
-            if layer.weight is None and layer.macs and reads and reads[0] in unit.sites:
+            if reads and reads[0] in unit.sites and (layer.weight is None or layer.name in kept):
                 widths = self.widths_read(layer.name, recipe)
                 operations += self._operations(layer, recipe.settings(layer.name), widths)
-        return (("size_bytes", size), ("bops", operations))
+                if self.latency is not None and layer.weight is not None:
+                    latency += self.latency.difference_ms(layer, recipe, max(widths))
+        timed = (("latency_ms", latency),) if self.latency is not None else ()
+        return (("size_bytes", size), ("bops", operations), *timed)
 
     def _operations(self, layer: LayerInfo, settings: LayerSettings, widths: tuple[int, ...]) -> float:
         if layer.weight is not None:

@@ -126,7 +126,8 @@ class _Search:
         wanted = self._solve(problem.with_limits(dict(settings.limits)))
         uniforms = self._uniforms()
         front = self._front(uniforms)
-        result = self._told(result, front=front, uniforms=uniforms)
+        self._told(result, front=_distinct(front), uniforms=uniforms)
+        result = replace(result, front=front, uniforms=uniforms)
         result = self._measured(result)
         return self._told(self._verified(result, self._point(wanted)))
 
@@ -202,14 +203,14 @@ class _Search:
         return {name: most for name, most in self.settings.limits if name != self.axis}
 
     def _front(self, uniforms: Sequence[SearchPoint]) -> tuple[SearchPoint, ...]:
-        """Return the solutions at rising budgets, among them those of the uniform recipes; equal ones once."""
+        """Return the solutions at rising budgets, among them those of the uniform recipes."""
         low, high = self.problem.extremes(self.axis)
         if self.settings.max_drop is not None:
             high = min(high, dict(self.settings.limits).get(self.axis, high))
         budgets = list(np.linspace(low, high, self.settings.front_points))
         amounts = (point.amount(self.axis) for point in uniforms if point.predicted is not None)
         budgets += [most for most in amounts if most is not None and low <= most <= high]
-        found: dict[tuple[int, ...], SearchPoint] = {}
+        found = []
         for number, budget in enumerate(sorted(budgets)):
             self.ctx.report(0.5 + 0.05 * number / len(budgets), 1.0, "Solving")
             try:
@@ -217,8 +218,8 @@ class _Search:
                 solution = self._solve(self.problem.with_limits(limits), FRONT_TIME_S)
             except UserError:  # the other limits leave nothing at this budget
                 continue
-            found.setdefault(solution.choice, self._point(solution, float(budget)))
-        return tuple(found.values())
+            found.append(self._point(solution, float(budget)))
+        return tuple(found)
 
     # ---- what the points really cost
 
@@ -244,7 +245,7 @@ class _Search:
         drops = [_accuracy(reference) - _accuracy(p.measured) for p in distinct if p.measured is not None]
         return self._told(
             result,
-            front=front,
+            front=_distinct(front),
             uniforms=uniforms,
             float=reference,
             spearman_damage=_spearman(predicted, [p.damage for p in distinct]),
@@ -341,6 +342,11 @@ def _accuracy(metrics: Metrics | None) -> float:
     assert metrics is not None, "asked for after it was measured"
     found = metrics.agreement if metrics.top1 is None else metrics.top1
     return 0.0 if found is None else found
+
+
+def _distinct(front: Sequence[SearchPoint]) -> tuple[SearchPoint, ...]:
+    """Return the points without those that repeat the one before them."""
+    return tuple(point for place, point in enumerate(front) if not place or point.recipe != front[place - 1].recipe)
 
 
 def _is_within(point: SearchPoint, limits: Mapping[str, float]) -> bool:

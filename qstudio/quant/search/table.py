@@ -53,6 +53,10 @@ class Choices:
             raise UserError("no layer is free to choose", "search", "Keep fewer layers, or choose other formats")
         self.tied = {number: place for place, (number, _) in enumerate(self.activations)}
         """Number of an activation unit -> its place among the free ones."""
+        chosen = {name for _, unit in self.weights for name in unit.layers}
+        weighted = (layer.name for layer in self.network.layers if layer.weight is not None)
+        self.kept = tuple(name for name in weighted if name not in chosen)
+        """Layers whose weights are not chosen."""
 
     def weight_widths(self, unit: Unit) -> tuple[int, ...]:
         """Return the candidates of a unit's weights that its format tells apart."""
@@ -193,16 +197,20 @@ class _Whole:
 def latency_variants(choices: Choices, costs: Costs) -> Iterator[tuple[LayerInfo, Recipe, int]]:
     """Yield (layer, recipe, bits of what it reads) for everything whose latency the search will ask for."""
     layers = {layer.name: layer for layer in choices.network.layers}
-    free = {name for _, unit in choices.weights for name in unit.layers}
-    for layer in layers.values():
-        if layer.weight is not None and layer.name not in free:
-            yield layer, choices.base, max(costs.widths_read(layer.name, choices.base))
+    for name in choices.kept:
+        widths: Sequence[int] = (max(costs.widths_read(name, choices.base)),)
+        read = [choices.coupling.activation_unit(site) for site in choices.coupling.reads.get(name, ())]
+        free = [choices.tied[number] for number in read if number in choices.tied]
+        if free:
+            widths = choices.activation_widths(choices.activations[free[0]][1])
+        for width in widths:
+            yield layers[name], choices.base, width
     for _, unit in choices.weights:
         place = choices.read_by(unit)
         for bits in choices.weight_widths(unit):
             recipe = choices.base.with_layers(unit.layers, weight_bits=bits)
             for name in unit.layers:
-                widths: Sequence[int] = (max(costs.widths_read(name, recipe)),)
+                widths = (max(costs.widths_read(name, recipe)),)
                 if place is not None:
                     widths = choices.activation_widths(choices.activations[place][1])
                 for width in widths:
@@ -221,7 +229,7 @@ def make_problem(choices: Choices, table: Table, costs: Costs) -> Problem:
         candidates = []
         for width, damage in zip(choices.activation_widths(unit), damages, strict=True):
             recipe = choices.base.with_layers(unit.layers, activation_bits=width)
-            candidates.append(Candidate((0, width), damage, costs.activation_costs(unit, recipe)))
+            candidates.append(Candidate((0, width), damage, costs.activation_costs(unit, recipe, choices.kept)))
         groups.append(Group(unit.layers, tuple(candidates), ACTIVATION))
     for (_, unit), damages in zip(choices.weights, table.weights, strict=True):
         place = choices.read_by(unit)
