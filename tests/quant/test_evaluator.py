@@ -203,6 +203,20 @@ def test_only_what_depends_on_a_change_runs(benches, digits):
     assert run["fc"] <= 2 * 5
 
 
+def test_layers_quantized_in_a_float_network_find_its_values(benches, digits):
+    bench = benches["cnn"]
+    run = {}
+    for keep in (True, False):
+        evaluator = CachedEvaluator(bench.network, digits, bench.indices)
+        evaluator.float_scores(keep=keep)
+        only_fc = Recipe().with_default(weight_bits="float", activation_bits="float")
+        only_fc = only_fc.with_layers(("fc",), weight_bits=4)
+        found = evaluator.scores(bench.encodings(only_fc), keep=False)
+        assert found.tobytes() == bench.full(only_fc).tobytes()
+        run[keep] = evaluator.work.computed
+    assert run[True] < run[False] / 3
+
+
 def test_a_change_tried_once_leaves_the_store_alone(benches, digits):
     bench = benches["cnn"]
     evaluator = CachedEvaluator(bench.network, digits, bench.indices)
