@@ -106,7 +106,8 @@ def noise_dataset(dataset: Dataset, source: str, seed: int) -> NoiseDataset:
 
 def noise_note(kind: str) -> str:
     """Return what a run says about its calibration data."""
+    name = NOISES[kind] if kind == "gaussian" else NOISES[kind].lower()  # Gauss keeps his capital
     return (
-        f"The calibration data was {NOISES[kind].lower()} with the mean and standard deviation of the data, on purpose:"
+        f"The calibration data was {name} with the mean and standard deviation of the data, on purpose:"
         " the ranges do not come from real samples"
     )
