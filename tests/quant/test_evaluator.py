@@ -19,7 +19,7 @@ from qstudio.graph.load import load_model
 from qstudio.quant.calibrate import activation_statistics
 from qstudio.quant.encodings import encodings_for
 from qstudio.quant.evaluate import predict
-from qstudio.quant.evaluation.keys import digest
+from qstudio.quant.evaluation.keys import digest, is_own
 from qstudio.quant.evaluation.store import Store
 from qstudio.quant.evaluator import FLOAT, CachedEvaluator
 from qstudio.quant.network import network_for
@@ -326,3 +326,14 @@ def test_digests_tell_contents_apart():
     ]
     assert len({digest(value) for value in values}) == len(values)
     assert digest(np.float32([1, 2])) == digest(torch.tensor([1.0, 2.0]))
+
+
+def test_only_memory_of_its_own_is_written_to():
+    base = torch.zeros(4, 6)
+    assert is_own(base + 1, [base])
+    assert not is_own(base, [base]), "an identity"
+    assert not is_own(base[1:], [base]), "a view"
+    assert not is_own(base.reshape(6, 4), [(torch.ones(1), base)]), "a view of one of several values"
+    assert not is_own((base + 1)[:2], [base]), "memory that something else may look at too"
+    assert not is_own(torch.ones(1).expand(8), [base]), "one place read eight times"
+    assert not is_own(3, [base])

@@ -48,15 +48,14 @@ def resnet20():
     torch.set_num_threads(before)
 
 
-def naive_s(network, samples, statistics, recipes):
-    """Return the mean processor seconds to evaluate a recipe anew, figures included."""
+def anew_s(network, samples, statistics, recipe, floats):
+    """Return the processor seconds to evaluate a recipe anew, figures included."""
     split, chosen = samples.evaluation, samples.evaluation_indices
-    encodings = [encodings_for(network.layers, recipe, statistics, network.weights()) for recipe in recipes]
-    floats = predict(network, network.executor.run, split, chosen)
+    encodings = encodings_for(network.layers, recipe, statistics, network.weights())
     start = time.process_time()
-    for made in encodings:
-        figures_of(network, predict(network, SimulatedModel(network, made).run, split, chosen), split, chosen, floats)
-    return (time.process_time() - start) / len(encodings)
+    scores = predict(network, SimulatedModel(network, encodings).run, split, chosen)
+    figures_of(network, scores, split, chosen, floats)
+    return time.process_time() - start
 
 
 def test_a_change_of_one_layer_answers_in_a_second(resnet20):
@@ -90,14 +89,28 @@ def test_a_sweep_costs_a_share_of_evaluating_anew(resnet20, monkeypatch, mode, m
     monkeypatch.setattr(sensitivity, "known", CellBook())
     layers = [layer.name for layer in network.layers if layer.weight is not None]
     start = Recipe() if mode == "change" else Recipe().with_default(weight_bits="float", activation_bits="float")
-    recipes = [start.with_layers((name,), weight_bits=4) for name in layers[::5]]
+    recipes = [start.with_layers((name,), weight_bits=4) for name in layers]
+    split, chosen = samples.evaluation, samples.evaluation_indices
+    floats = predict(network, network.executor.run, split, chosen)
     options = SensitivityOptions(
         make_candidates((8, 4, 2), mode=mode), mode=mode, calibration_samples=CALIBRATION, eval_samples=SAMPLES
     )
+    told, anew, between = [], [], 0.0
+
+    def on_cell(cell):
+        """Evaluate anew now and then, so that both meet the same machine."""
+        nonlocal between
+        told.append(cell)
+        if len(told) % 10 == 0:
+            began = time.process_time()
+            anew.append(anew_s(network, samples, statistics, recipes[len(told) // 3 - 1], floats))
+            between += time.process_time() - began
+
     began = time.process_time()
-    result = measure_sensitivity(model, dataset, Recipe(), options)
-    sweep = time.process_time() - began
+    result = measure_sensitivity(model, dataset, Recipe(), options, on_cell=on_cell)
+    sweep = time.process_time() - began - between
     assert len(result.cells) == 60
-    anew = naive_s(network, samples, statistics, recipes)
-    print(f"\n{mode}: sweep {sweep:.1f} s, evaluating anew {anew:.2f} s x 60, ratio {sweep / (60 * anew):.3f}")
-    assert sweep <= most * 60 * anew
+    mean = float(np.mean(anew))
+    ratio = sweep / (60 * mean)
+    print(f"\n{mode}: sweep {sweep:.1f} s, evaluating anew {mean:.2f} s x 60, ratio {ratio:.3f}")
+    assert ratio <= most

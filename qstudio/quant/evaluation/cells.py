@@ -19,7 +19,9 @@ _MOST = 20_000
 
 
 class CellBook:
-    """Figures by key. A key is a hash of model, samples, encodings and torch's version: nothing in here can be stale.
+    """Figures by key. A key is a hash of all that figures depend on, so that nothing in here can be stale.
+
+    That is the network, the samples, the encodings, the device, torch's version and its number of threads.
 
     Args:
         path: A JSON file to read at the start and to write with `save`; empty = memory only. It may hold figures of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -86,3 +87,23 @@ def size_bytes(value: Any) -> int:
     if isinstance(value, (tuple, list)):
         return sum(map(size_bytes, value))
     return 0
+
+
+def is_own(value: Any, inputs: Iterable[Any]) -> bool:
+    """Return whether a tensor lies in memory of its own, all of it: neither a view nor what an input already holds.
+
+    Args:
+        value: What a step has just computed.
+        inputs: The values it was computed from.
+    """
+    if not isinstance(value, Tensor) or value.numel() * value.element_size() != size_bytes(value):
+        return False
+    return value.untyped_storage().data_ptr() not in {place for used in inputs for place in _storages(used)}
+
+
+def _storages(value: Any) -> Iterator[int]:
+    if isinstance(value, Tensor):
+        yield value.untyped_storage().data_ptr()
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _storages(item)
