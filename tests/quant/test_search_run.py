@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from quant_cases import Recorder, case, small_cnn
+from onnx import helper
+from quant_cases import Recorder, case, model_of, small_cnn, weights
 
 from qstudio.backends.ort import make_session
 from qstudio.core.context import SilentContext
@@ -312,6 +313,25 @@ def test_a_stopped_search_goes_on_where_it_was(digits, monkeypatch, tmp_path):
     # 4 layers at 3 widths, what is not chosen, and float: the stopped search has left some of them to do.
     assert 0 < computed[0] < 14
     assert computed[1] == 0
+
+
+def test_outputs_that_are_no_classes_are_judged_by_their_noise(digits):
+    constants = {"w1": weights(6, 1, 3, 3, seed=1), "w2": weights(2, 6, 3, 3, seed=2)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("Conv", ["r", "w2"], ["y"], "conv2", pads=[1, 1, 1, 1]),
+    ]
+    model = model_of(nodes, constants, (None, 1, 8, 8))
+    settings = replace(QUICK, limits=(("average_bits", 5.0),))
+    result = run_search(model, digits, Recipe(), settings, BRIEF)
+    assert result.damage == "sqnr"
+    assert result.spearman_drop is None
+    assert result.spearman_damage >= 0.8
+    uniform = next(point for point in result.uniforms if point.uniform == (4, None))
+    assert result.chosen.damage <= uniform.damage
+    with pytest.raises(UserError, match="class scores"):
+        run_search(model, digits, Recipe(), replace(QUICK, max_drop=1.0), BRIEF)
 
 
 def test_the_refinements_of_the_recipe_are_in_the_verified_figures(digits):

@@ -249,7 +249,7 @@ class _Search:
             uniforms=uniforms,
             float=reference,
             spearman_damage=_spearman(predicted, [p.damage for p in distinct]),
-            spearman_drop=_spearman(predicted, drops),
+            spearman_drop=_spearman(predicted, drops) if bench.network.gives_class_scores else None,
         )
 
     def _at(
@@ -276,6 +276,12 @@ class _Search:
             return -point.damage, 0.0
         return _accuracy(point.measured), -point.damage
 
+    def _figure(self, point: SearchPoint) -> str:
+        """Return what points are ranked by in words."""
+        if self.bench.network.gives_class_scores:
+            return f"{_accuracy(point.measured):.2f} %"
+        return f"damage {point.damage:.3g}"
+
     # ---- the recipe that was asked for
 
     def _verified(self, result: SearchResult, wanted: SearchPoint) -> SearchResult:
@@ -299,7 +305,7 @@ class _Search:
                 if self._quality(best)[0] > self._quality(chosen)[0]:
                     note = (
                         f"The uniform recipe ({_words(best)}) keeps the limits and measures better than the searched"
-                        f" one ({_accuracy(best.measured):.2f} against {_accuracy(chosen.measured):.2f} %): it is taken"
+                        f" one ({self._figure(best)} against {self._figure(chosen)}): it is taken"
                     )
                     result, chosen = replace(result, notes=(*result.notes, note)), best
         else:
