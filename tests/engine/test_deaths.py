@@ -226,7 +226,8 @@ def test_an_orphan_is_gone_within_two_seconds(work: str) -> None:
     program.kill()
     _, alive = psutil.wait_procs(children, timeout=2.0)
     program.communicate()
-    assert not alive
+    # A dead process waits in the table until the system's first process, which inherited it, takes note.
+    assert not [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_temporary_files_of_a_job_that_is_killed_are_removed(process_engine: ProcessEngine) -> None:

@@ -28,7 +28,7 @@ from qstudio.quant.qat.starting import formula_encoding, stage_recipe, starting_
 from qstudio.quant.qat.student import Student
 from qstudio.quant.qat.train import better
 
-LEARNING = Training(epochs=6, learning_rate=2e-3)
+LEARNING = Training(epochs=8, learning_rate=2e-3)
 
 
 def trained_model():
@@ -45,7 +45,7 @@ def test_each_method_learns_and_exports_what_it_simulates(method):
     assert result.run.parity.agreement == 100.0
     assert result.run.parity.max_lsb <= 1
     assert result.run.simulated.top1 > result.run.float.top1 - 25
-    assert [point.epoch for point in result.curve] == list(range(7))
+    assert [point.epoch for point in result.curve] == list(range(9))
     assert all(scale > 0 for point in result.curve for _, scale in point.scales)
 
 
