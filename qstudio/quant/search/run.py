@@ -259,14 +259,22 @@ class _Search:
         return replace(point, measured=metrics, damage=damage_from(self.measure, figures, reference))
 
     def _not_below(self, point: SearchPoint, uniforms: Sequence[SearchPoint]) -> SearchPoint:
-        """Return a point of the front, or the uniform recipe of at most its budget that measures better."""
+        """Return a point of the front, or a uniform recipe within its budget that is more accurate.
+
+        At the uniform recipe's own budget accuracy decides. At larger ones its damage must be less too: accuracy on
+        some hundred samples is too coarse to prefer fewer bits by it.
+        """
         assert point.budget is not None
-        others = self._others()
-        rivals = [p for p in uniforms if p.predicted is not None and _is_within(p, {**others, self.axis: point.budget})]
-        best = max(rivals, key=self._quality, default=None)
-        if best is None or self._quality(best)[0] <= self._quality(point)[0]:
-            return point
-        return replace(best, budget=point.budget)
+        assert point.damage is not None
+        best = point
+        for rival in uniforms:
+            if rival.predicted is None or not _is_within(rival, {**self._others(), self.axis: point.budget}):
+                continue
+            assert rival.damage is not None
+            own = (rival.amount(self.axis) or 0.0) >= point.budget * (1 - SLACK)
+            if (own or rival.damage < point.damage) and self._quality(rival)[0] > self._quality(best)[0]:
+                best = replace(rival, budget=point.budget)
+        return best
 
     def _quality(self, point: SearchPoint) -> tuple[float, float]:
         """Return what points are ranked by: accuracy, then damage; damage alone where there are no classes."""
