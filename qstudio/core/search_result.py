@@ -32,7 +32,7 @@ class SearchPoint:
     """(weight bits, activation bits) where every layer that is not kept has the same; None for activations that were
     not searched."""
     measured: Metrics | None = None
-    """On the front's samples."""
+    """On the front's samples; of the chosen recipe, with its refinements on all evaluation samples."""
     damage: float | None = None
     """Measured on the same samples, in the unit of `predicted`."""
 
