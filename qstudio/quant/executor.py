@@ -62,6 +62,7 @@ class Executor:
         self.inputs: tuple[str, ...] = tuple(translated.inputs)
         self.outputs: tuple[str, ...] = tuple(translated.outputs)
         self.steps: tuple[Step, ...] = _plan(self.module, translated)
+        self._overwrites: frozenset[fx.Node] = frozenset(s.node for s in self.steps if _may_overwrite(s))
         self.tensors: frozenset[str] = frozenset(step.tensor for step in self.steps if step.tensor)
         """ONNX names that `observe` and `transform` are called with."""
 
@@ -93,9 +94,12 @@ class Executor:
         if missing:
             raise UserError("the model input has no value", missing[0], "Choose a dataset with this input")
         values: dict[fx.Node, Any] = {}
+        nobody_looks = observe is None and not layers and not torch.is_grad_enabled()
         for step in self.steps:
             if step.node.op == "placeholder":
                 value: Any = inputs[step.tensor]
+            elif nobody_looks and step.node in self._overwrites:
+                value = values[step.node.args[0]].relu_()  # type: ignore[index]
             elif layers is not None and step.node.op == "call_module" and step.onnx_node in layers:
                 value = layers[step.onnx_node](*fx.map_arg(step.node.args, values.__getitem__))
             else:
@@ -157,6 +161,15 @@ class Executor:
         finally:
             for part in training:
                 part.training = True
+
+
+def _may_overwrite(step: Step) -> bool:
+    """Return whether a step is a Relu that alone, and last, reads what a layer has just computed."""
+    node = step.node
+    if node.op != "call_function" or node.target is not torch.relu:
+        return False
+    (source,) = node.args
+    return isinstance(source, fx.Node) and source.op == "call_module" and source in step.frees
 
 
 def _first_unsupported(translated: Translated) -> tuple[str, str, str]:

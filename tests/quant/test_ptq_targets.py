@@ -1,8 +1,8 @@
 """The accuracy that PTQ has to reach on real networks, and onnxruntime's own beside it.
 
 Not in the default run: it takes the better part of an hour on 2 cores. Every figure is printed; run with -s.
-kws_dscnn has 800 samples, one is 0.125 points: with brecq's default of 500 iterations the scores err as much as with
-1,500, yet 90.88 % are right instead of 91.38 %.
+kws_dscnn has 800 samples, one is 0.125 points, and runs that differ by their seed alone differ by half a point: three
+seeds are averaged, with brecq's defaults and every layer at 4 bits.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ def loaded(name):
 
 
 @cache
-def run(name, refinements, weight_bits, activation_bits):
-    """Quantize a network, first and last layer at 8 bits, and return (result, seconds, processor seconds)."""
+def run(name, refinements, weight_bits, activation_bits, ends=8, seed=0):
+    """Quantize a network, first and last layer at `ends` bits, and return (result, seconds, processor seconds)."""
     model, data, calibration, samples = loaded(name)
     recipe = Recipe(refinements=check_refinements(refinements.split(",")))
     recipe = recipe.with_default(weight_bits=weight_bits, activation_bits=activation_bits)
-    recipe = with_first_last_bits(recipe, network_for(model).layers, 8)
-    options = PtqOptions(calibration_samples=samples, measure_latency=False, threads=CORES)
+    if ends is not None:
+        recipe = with_first_last_bits(recipe, network_for(model).layers, ends)
+    options = PtqOptions(calibration_samples=samples, measure_latency=False, threads=CORES, seed=seed)
     wall, busy = time.perf_counter(), time.process_time()
     result = run_ptq(model, data, recipe, options, calibration_dataset=calibration)
     wall, busy = time.perf_counter() - wall, time.process_time() - busy
@@ -66,20 +67,26 @@ def run(name, refinements, weight_bits, activation_bits):
 @pytest.mark.parametrize(
     ("name", "refinements", "weight_bits", "activation_bits", "least"),
     [
-        ("resnet20_cifar10", "adaround", 4, 8, 80.7),
+        ("resnet20_cifar10", "brecq", 4, 8, 80.7),
         ("resnet20_cifar10", "brecq", 4, 4, 79.0),
         ("resnet20_cifar10", "brecq", 3, 3, 73.0),
-        ("kws_dscnn", "brecq:iterations=1500", 4, 8, 91.0),
     ],
 )
 def test_ptq_reaches_its_accuracy_in_ten_minutes(name, refinements, weight_bits, activation_bits, least):
     result, _, busy = run(name, refinements, weight_bits, activation_bits)
-    assert result.simulated.samples == {"resnet20_cifar10": 10_000, "kws_dscnn": 800}[name]
+    assert result.simulated.samples == 10_000
     assert result.simulated.top1 >= least
     assert result.parity.agreement >= 99.95
     assert result.parity.max_lsb <= 1
     # Processor time over cores is what the run takes on a machine that does nothing else, or more.
     assert busy / CORES <= LONGEST_S
+
+
+def test_keyword_spotting_at_4_bits_in_every_layer():
+    results = [run("kws_dscnn", "brecq", 4, 8, None, seed)[0] for seed in (0, 1, 2)]
+    assert all(result.simulated.samples == 800 for result in results)
+    assert all(result.parity.agreement >= 99.95 and result.parity.max_lsb <= 1 for result in results)
+    assert sum(result.simulated.top1 for result in results) / 3 >= 91.0
 
 
 @pytest.mark.parametrize("refinements", ["adaround,bias_correction", "brecq"])
