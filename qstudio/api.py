@@ -17,7 +17,7 @@ from qstudio.core.recipe import LayerSettings, Recipe
 from qstudio.core.results import RunResult
 from qstudio.core.training import CurvePoint, Training, TrainResult
 from qstudio.engine.client import EngineClient
-from qstudio.engine.messages import DataSpec, JobState, OpenModel, Progress, TrainQat
+from qstudio.engine.messages import DataSpec, JobState, OpenModel, Progress, RunPtq, TrainQat
 from qstudio.session.data_words import data_words
 from qstudio.session.options import RunOptions
 from qstudio.session.session import Session as _Session
@@ -166,8 +166,7 @@ def quantize(
         threads=threads,
         storage=storage,
     )
-    path = model.path if isinstance(model, ModelInfo) else os.fspath(model)
-    request = options.request(path, _spec(data), recipe if recipe is not None else Recipe(), os.fspath(export_path))
+    request = _request(model, data, recipe, options, export_path)
     result: RunResult = _ask(request, on_progress)
     return result
 
@@ -241,8 +240,7 @@ def train(
         threads=threads,
         storage=storage,
     )
-    path = model.path if isinstance(model, ModelInfo) else os.fspath(model)
-    run = options.request(path, _spec(data), recipe if recipe is not None else Recipe(), os.fspath(export_path))
+    run = _request(model, data, recipe, options, export_path)
     request = TrainQat(run, training if training is not None else Training(), os.fspath(checkpoints), resume, further)
 
     def heard(value: object) -> None:
@@ -345,6 +343,17 @@ def _inline() -> EngineClient:
     from qstudio.engine.inline import InlineEngine
 
     return InlineEngine()
+
+
+def _request(
+    model: ModelInfo | str | os.PathLike[str],
+    data: str | os.PathLike[str] | DataSpec | Dataset,
+    recipe: Recipe | None,
+    options: RunOptions,
+    export_path: str | os.PathLike[str],
+) -> RunPtq:
+    path = model.path if isinstance(model, ModelInfo) else os.fspath(model)
+    return options.request(path, _spec(data), recipe if recipe is not None else Recipe(), os.fspath(export_path))
 
 
 def _spec(data: Any) -> DataSpec:

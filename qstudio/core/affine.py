@@ -116,12 +116,19 @@ def scale_zero_point(
     return scale, np.clip(zero, qmin, qmax).astype(np.int32)
 
 
+def grid_of(
+    scheme: Scheme, low: NDArray[np.floating] | float, high: NDArray[np.floating] | float
+) -> tuple[NDArray[np.float32], NDArray[np.int32], int, int]:
+    """Return (scale, zero_point, qmin, qmax) that a scheme gives ranges (elementwise), in its own convention."""
+    qmin, qmax = integer_range(scheme)
+    return *scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format), qmin, qmax
+
+
 def encode(
     scheme: Scheme, low: NDArray[np.floating] | float, high: NDArray[np.floating] | float, axis: int | None
 ) -> Encoding:
     """Return the encoding of a range: [] for tensor, [C] for channel, [C, G] for group granularity."""
-    qmin, qmax = integer_range(scheme)
-    scale, zero_point = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
+    scale, zero_point, qmin, qmax = grid_of(scheme, low, high)
     per_channel = scheme.granularity.kind != "tensor" and scale.ndim > 0
     return Encoding(scale, zero_point, qmin, qmax, axis if per_channel else None, scheme.granularity.group_size)
 

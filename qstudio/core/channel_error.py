@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import integer_range, is_symmetric, scale_zero_point
+from qstudio.core.affine import grid_of
 from qstudio.core.calibrators.direct import lsq_range
 from qstudio.core.range_error import RangeError
 from qstudio.core.scheme import Scheme
@@ -188,8 +188,7 @@ def channel_squared_errors(
     Values are taken as evenly spread within their bin, and the error is integrated exactly, as in
     `qstudio.core.range_error.squared_errors`.
     """
-    qmin, qmax = integer_range(scheme)
-    scale32, zero32 = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
+    scale32, zero32, qmin, qmax = grid_of(scheme, low, high)
     scale = np.broadcast_to(scale32.astype(np.float64), histograms.low.shape)[:, None]
     zero = np.broadcast_to(zero32.astype(np.float64), histograms.low.shape)[:, None]
     bins = histograms.counts.shape[1]
@@ -246,8 +245,7 @@ def channel_range_error(
     """
     coarse = histograms.merged(_CELLS)
     rounding, clipping = channel_squared_errors(coarse, scheme, low, high)
-    qmin, qmax = integer_range(scheme)
-    scale32, zero = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
+    scale32, zero, qmin, qmax = grid_of(scheme, low, high)
     scale = scale32.astype(np.float64)
     values = max(count, 1)
     mse = float(rounding.sum() + clipping.sum()) / values

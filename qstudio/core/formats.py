@@ -62,6 +62,11 @@ class Format:
 
 BOTH = ("weight", "activation")
 
+FLOAT8_SCALES = (
+    Variant("", "scaled", "a float32 scale"),
+    Variant("mx", "MX", "a power-of-two scale per block (OCP Microscaling; use group:32)"),
+)
+
 FORMATS: Registry[Format] = Registry(
     "qstudio.formats",
     Format,
@@ -250,10 +255,7 @@ FORMATS: Registry[Format] = Registry(
         "qstudio.core.float_formats:E4M3",
         BOTH,
         "float8",
-        variants=(
-            Variant("", "scaled", "a float32 scale"),
-            Variant("mx", "MX", "a power-of-two scale per block (OCP Microscaling; use group:32)"),
-        ),
+        variants=FLOAT8_SCALES,
     ),
     Format(
         "fp8_e5m2",
@@ -266,10 +268,7 @@ FORMATS: Registry[Format] = Registry(
         "qstudio.core.float_formats:E5M2",
         BOTH,
         "float8",
-        variants=(
-            Variant("", "scaled", "a float32 scale"),
-            Variant("mx", "MX", "a power-of-two scale per block (OCP Microscaling; use group:32)"),
-        ),
+        variants=FLOAT8_SCALES,
     ),
 )
 """Formats by id: built-ins, and the plug-ins of the entry-point group "qstudio.formats"."""

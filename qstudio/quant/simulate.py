@@ -88,14 +88,12 @@ class SimulatedModel:
         parameters: dict[str | tuple[str, str], Tensor] = {}
         for name, values in self.weight_values.items():
             parameters[name] = torch.tensor(np.asarray(values, np.float32), device=device)
-        for site, encoding in self.weights.items():
-            weight = torch.tensor(np.asarray(self.float_value(site), np.float32), device=device)
-            parameters[site] = make_quantizer(encoding, weight.shape, device)(weight)
-        for layer in self.network.layers:
-            other = self.others.get(layer.weight.id) if layer.weight is not None else None
-            if layer.weight is not None and other is not None and not isinstance(other, DynamicEncoding):
-                rounded = round_values(self.float_value(layer.weight.id), other)
-                parameters[layer.weight.id] = torch.tensor(rounded, device=device)
+        for name, encoding in self.weights.items():
+            weight = torch.tensor(np.asarray(self.float_value(name), np.float32), device=device)
+            parameters[name] = make_quantizer(encoding, weight.shape, device)(weight)
+        for site in self.network.weight_sites:
+            if site.id in self.others:
+                parameters[site.id] = torch.tensor(self.rounded_weight(site.id), device=device)
         for layer in self.network.layers:
             if layer.bias is not None and layer.name in self.biases:
                 bias = fake_quantize(self.float_value(layer.bias.id), self.biases[layer.name])

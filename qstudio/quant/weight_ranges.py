@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qstudio.core.affine import Encoding, as_groups, encode, integer_range, is_symmetric, scale_zero_point
+from qstudio.core.affine import Encoding, as_groups, encode, grid_of, is_symmetric
 from qstudio.core.calibration import entropy_bins, entropy_levels, find_range
 from qstudio.core.calibrators.direct import lsq_range
 from qstudio.core.histogram import BINS, histogram_of
@@ -163,11 +163,10 @@ def _row_cost(
     values: torch.Tensor, scheme: Scheme
 ) -> Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
     """Return a function (low, high) -> [R] root of the summed squared error of fake quantization."""
-    qmin, qmax = integer_range(scheme)
     buffer = torch.empty_like(values)
 
     def cost(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
-        scale, zero_point = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
+        scale, zero_point, qmin, qmax = grid_of(scheme, low, high)
         s = torch.from_numpy(scale)[:, None]
         torch.div(values, s, out=buffer).round_()
         if is_symmetric(scheme):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import Encoding, integer_range, is_symmetric, scale_zero_point
+from qstudio.core.affine import Encoding, grid_of
 from qstudio.core.channel_error import Ends, capped, channel_sqnr_db, channel_squared_errors
 from qstudio.core.histogram import Histogram
 from qstudio.core.range_error import squared_errors
@@ -79,8 +79,7 @@ def error_curve(readout: Readout, edge: Edge, points: int = 48) -> ErrorCurve:
     if readout.per_channel:
         rounding, clipping = _channel_curve(readout, lows, highs)
     else:
-        qmin, qmax = integer_range(scheme)
-        scale, zero = scale_zero_point(lows, highs, qmin, qmax, is_symmetric(scheme), scheme.format)
+        scale, zero, qmin, qmax = grid_of(scheme, lows, highs)
         rounding, clipping = squared_errors(
             _compact(histogram), scale.astype(np.float64), zero.astype(np.float64), qmin, qmax
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.results import Metrics
@@ -143,15 +144,7 @@ class Measurements:
 
     def collect_activations(self, model: ModelInfo, data: DataSpec, options: RunOptions) -> Job:
         """Run the calibration samples through the float model once."""
-        request = ActivationStatistics(
-            model.path,
-            data,
-            options.calibration_data,
-            options.calibration_samples,
-            options.seed,
-            options.calibration_choice,
-        )
-        return self._work.submit("activations", request, self._on_activations)
+        return self._work.submit("activations", _statistics_request(model, data, options), self._on_activations)
 
     def _on_activations(self, job: Job) -> None:
         if job.state is not JobState.DONE:
@@ -162,16 +155,7 @@ class Measurements:
 
     def collect_evaluation(self, model: ModelInfo, data: DataSpec, options: RunOptions) -> Job:
         """Run the evaluation samples through the float model once."""
-        request = ActivationStatistics(
-            model.path,
-            data,
-            options.calibration_data,
-            options.calibration_samples,
-            options.seed,
-            options.calibration_choice,
-            "evaluation",
-            options.eval_samples,
-        )
+        request = replace(_statistics_request(model, data, options), of="evaluation", eval_samples=options.eval_samples)
         return self._work.submit("evaluation", request, self._on_evaluation)
 
     def _on_evaluation(self, job: Job) -> None:
@@ -206,3 +190,14 @@ class Measurements:
             self.preview_changed.emit(job.value.layer)
         else:
             self._tell(job, "The layer could not be previewed")
+
+
+def _statistics_request(model: ModelInfo, data: DataSpec, options: RunOptions) -> ActivationStatistics:
+    return ActivationStatistics(
+        model.path,
+        data,
+        options.calibration_data,
+        options.calibration_samples,
+        options.seed,
+        options.calibration_choice,
+    )

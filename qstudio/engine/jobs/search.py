@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from qstudio.core.context import JobContext
 from qstudio.core.search_result import SearchResult
-from qstudio.engine.cores import available_cores
+from qstudio.engine.jobs.ptq import options_of
 from qstudio.engine.jobs.resident import opened_calibration, opened_dataset, opened_model
 from qstudio.engine.messages import PtqPartial, SearchBits
 
@@ -27,23 +27,11 @@ def search_bits(request: SearchBits, ctx: JobContext) -> SearchResult:
     dataset = opened_dataset(run.data)
     calibration = opened_calibration(run.calibration_data, dataset, run.seed)
 
-    from qstudio.quant.outcome import PtqOptions
     from qstudio.quant.ptq import run_ptq
     from qstudio.quant.search.progress import Stretch
     from qstudio.quant.search.run import run_search
 
-    options = PtqOptions(
-        run.calibration_samples,
-        run.eval_samples,
-        run.seed,
-        run.device,
-        run.export_path,
-        run.measure_latency,
-        run.latency_batch,
-        run.threads or available_cores(),
-        run.storage,
-        run.calibration_choice,
-    )
+    options = options_of(run)
     found = run_search(
         model.loaded,
         dataset,

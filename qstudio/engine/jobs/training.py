@@ -6,7 +6,7 @@ from qstudio.core.context import JobContext
 from qstudio.core.errors import UserError
 from qstudio.core.sample_choice import is_noise
 from qstudio.core.training import TrainResult
-from qstudio.engine.cores import available_cores
+from qstudio.engine.jobs.ptq import options_of
 from qstudio.engine.jobs.resident import opened_dataset, opened_model
 from qstudio.engine.messages import PtqPartial, TrainQat
 
@@ -26,27 +26,14 @@ def train_qat(request: TrainQat, ctx: JobContext) -> TrainResult:
         raise UserError("a network cannot be trained with noise", "calibration data", "Name data to train with")
     calibration = None if run.calibration_data is None else opened_dataset(run.calibration_data)
 
-    from qstudio.quant.outcome import PtqOptions
     from qstudio.quant.qat.run import run_qat
 
-    options = PtqOptions(
-        run.calibration_samples,
-        run.eval_samples,
-        run.seed,
-        run.device,
-        run.export_path,
-        run.measure_latency,
-        run.latency_batch,
-        run.threads or available_cores(),
-        run.storage,
-        run.calibration_choice,
-    )
     return run_qat(
         model.loaded,
         dataset,
         run.recipe,
         request.training,
-        options,
+        options_of(run),
         calibration_dataset=calibration,
         checkpoints=request.checkpoints,
         resume=request.resume,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudio.core.affine import integer_range, is_symmetric, scale_zero_point
+from qstudio.core.affine import grid_of
 from qstudio.core.calibration import find_range
 from qstudio.core.layer_rank import MEASURES
 from qstudio.core.model_info import LayerInfo
@@ -135,9 +135,7 @@ class CellMaker:
         statistics = self._session.weight_statistics.get(layer.weight.id)
         if statistics is None or scheme.granularity.kind != "tensor" or not scheme.is_affine:
             return Cell(NO_VALUE, tr("Being computed"), muted=True)
-        qmin, qmax = integer_range(scheme)
-        low, high = find_range(statistics.histogram, scheme)
-        scale, zero = scale_zero_point(low, high, qmin, qmax, is_symmetric(scheme), scheme.format)
+        scale, zero, qmin, qmax = grid_of(scheme, *find_range(statistics.histogram, scheme))
         value = range_error(statistics.histogram, float(scale), int(zero), qmin, qmax).sqnr_db
         return Cell(
             "~" + format_db(value, False), tr("Estimated from the histogram"), payload=sqnr_grade(value), sort_key=value
