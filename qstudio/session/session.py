@@ -35,6 +35,7 @@ from qstudio.session.options import Notice, Run, RunOptions
 from qstudio.session.recipe_file import read_recipe, write_recipe
 from qstudio.session.runs import Runs
 from qstudio.session.script import python_script
+from qstudio.session.timeline import Timeline
 from qstudio.session.training import (
     Checkpoint,
     checkpoint_folder,
@@ -54,7 +55,7 @@ class Session:
 
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
-        self._history = History(Recipe())
+        self.history = History(Recipe())
         self._work = Work(engine)
         self._notices = notices = Notices(engine)
         self._measured = measured = Measurements(self._work, notices.tell)
@@ -74,7 +75,7 @@ class Session:
         self.checkpoint_root = ""
         """Where the checkpoints of trainings are kept until they are done; empty = only while they run."""
         self.devices: tuple[Device, ...] = ()
-        self.saved_recipe: Recipe = self._history.recipe
+        self.saved_recipe: Recipe = self.history.recipe
         """The recipe as it was last opened, saved or loaded: what differs from it is not saved yet."""
         self.model_changed: Event[ModelInfo | None] = Event()
         self.dataset_changed: Event[DatasetInfo | None] = Event()
@@ -96,6 +97,7 @@ class Session:
         self.notice_posted: Event[Notice] = notices.posted
         self.log_added: Event[str] = notices.log_added
         self._runs.stopped.connect(notices.tell_what_is_left)
+        self.timeline = Timeline(self)
 
     # ---- opening
 
@@ -113,8 +115,8 @@ class Session:
         self._work.cancel("weights", "dataset", *SLOTS)
         self.model = job.value
         self._measured.forget_model(job.value)
-        self._history = History(Recipe())
-        self.saved_recipe = self._history.recipe
+        self.history.begin(Recipe(), job.value.name)
+        self.saved_recipe = self.history.recipe
         self.selection = tuple(layer.name for layer in self.model.weighted_layers[:1])
         self._set_dataset(None)
         self.model_changed.emit(self.model)
@@ -239,30 +241,33 @@ class Session:
     @property
     def recipe(self) -> Recipe:
         """The recipe as it stands."""
-        return self._history.recipe
+        return self.history.recipe
 
     @property
     def undo_label(self) -> str | None:
         """Name of the edit that `undo` takes back."""
-        return self._history.undo_label
+        return self.history.undo_label
 
     @property
     def redo_label(self) -> str | None:
         """Name of the edit that `redo` brings back."""
-        return self._history.redo_label
+        return self.history.redo_label
 
     def settings(self, layer: str) -> LayerSettings:
         """Return a layer's settings under the current recipe."""
         return self.recipe.settings(layer)
 
-    def edit(self, label: str, recipe: Recipe, merge_key: str | None = None) -> None:
-        """Make `recipe` the current one, as one undoable step (or as part of the running drag named by merge_key)."""
-        if self._history.push(label, recipe, merge_key):
+    def edit(self, label: str, recipe: Recipe, merge_key: str | None = None, source: int | None = None) -> None:
+        """Make `recipe` the current one, as one undoable step (or as part of the running drag named by merge_key).
+
+        `source` names the edit whose recipe is restored: the timeline branches there.
+        """
+        if self.history.push(label, recipe, merge_key, source):
             self.recipe_changed.emit(recipe)
 
     def end_drag(self) -> None:
         """End a merged edit: what follows is a step of its own."""
-        self._history.seal()
+        self.history.seal()
 
     def set_layers(self, label: str, layers: tuple[str, ...], merge_key: str | None = None, **values: Any) -> None:
         """Set fields of layers, for example `weight_bits=4`.
@@ -278,12 +283,12 @@ class Session:
 
     def undo(self) -> None:
         """Take back the last edit."""
-        if self._history.undo() is not None:
+        if self.history.undo() is not None:
             self.recipe_changed.emit(self.recipe)
 
     def redo(self) -> None:
         """Bring back the edit taken back last."""
-        if self._history.redo() is not None:
+        if self.history.redo() is not None:
             self.recipe_changed.emit(self.recipe)
 
     def save_recipe(self, path: str | os.PathLike[str]) -> None:
@@ -472,7 +477,8 @@ class Session:
             self.set_training(**vars(run.training.settings))
         if run.request is not None:
             self._notices.warn_of_strangers(run.request.recipe, self.model)
-            self.edit(f"Restore recipe of {run.title}", run.request.recipe)
+            source = self.timeline.edit_of(number)
+            self.edit(f"Restore recipe of {run.title}", run.request.recipe, source=source)
 
     def is_current(self, run: Run) -> bool:
         """Return whether running now would repeat this run: same model, data, recipe and options."""
