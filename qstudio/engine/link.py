@@ -17,8 +17,8 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from qstudio.engine import boot
+from qstudio.engine.envelopes import LogLines
 from qstudio.engine.log_pipe import open_log_pipe, read_lines
-from qstudio.engine.messages import LogLines
 from qstudio.engine.scratch import Scratch, remove_abandoned
 
 _LOG_TAIL = 40

@@ -225,6 +225,58 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class PreviewAccuracy:
+    """Evaluate a recipe on some samples, reusing what did not change -> RecipeAccuracy; streams it as samples are done.
+
+    The samples are the first of those that FloatAccuracy evaluates with the same options.
+    """
+
+    model: str
+    data: DataSpec
+    recipe: Recipe = Recipe()
+    samples: int = 1000
+    calibration_data: DataSpec | None = None
+    calibration_samples: int = 512
+    seed: int = 0
+    calibration_choice: str = "random"
+    """How calibration samples are chosen: one of `qstudio.core.sample_choice.CHOICES`."""
+
+
+@dataclass(frozen=True)
+class ErrorOverDepth:
+    """Noise at every layer: accumulated, isolated, and what each layer does to the output -> DepthErrors.
+
+    Streams DepthErrors: first with the accumulated error, then as layers are done.
+    """
+
+    preview: PreviewAccuracy
+    """Which recipe, data and calibration; its samples are capped at 128."""
+
+
+@dataclass(frozen=True)
+class TraceSample:
+    """One sample of the evaluation split through all layers, float and quantized -> SampleTrace."""
+
+    preview: PreviewAccuracy
+    """Which recipe, data and calibration."""
+    index: int = 0
+    """Place in the evaluation split."""
+    layers: tuple[str, ...] = ()
+    """Whose maps are wanted; empty = all."""
+    max_channels: int = 16
+    max_side: int = 64
+
+
+@dataclass(frozen=True)
+class PictureWeights:
+    """One layer's weight as pictures, quantized by a scheme -> WeightPictures."""
+
+    model: str
+    layer: str
+    scheme: Scheme
+
+
+@dataclass(frozen=True)
 class ListDevices:
     """Every backend and device with the reason where it is not available -> tuple[Device, ...]."""
 
@@ -302,44 +354,7 @@ Answer = (
 """Some of the values that travel back (see each request)."""
 
 
-# ---- envelopes on the pipe
-
-
-@dataclass(frozen=True)
-class Submit:
-    """Parent to child: do this."""
-
-    job: int
-    request: bytes
-    """The request, pickled on its own, so that one that cannot be read fails alone."""
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """Parent to child: stop this job at the next check."""
-
-    job: int
-
-
-@dataclass(frozen=True)
-class Shutdown:
-    """Parent to child: finish and exit with 0."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Child to parent: the process listens."""
-
-    pid: int
-    modules: tuple[str, ...] = ()
-    """Of torch, onnx, onnxruntime, PySide6: those that are loaded."""
-
-
-@dataclass(frozen=True)
-class Started:
-    """Child to parent: the job left the queue."""
-
-    job: int
+# ---- about a job
 
 
 @dataclass(frozen=True)
@@ -351,24 +366,6 @@ class Progress:
     total: float
     note: str = ""
     seconds_left: float | None = None
-
-
-@dataclass(frozen=True)
-class Partial:
-    """Child to parent: an intermediate value."""
-
-    job: int
-    value: Any
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Child to parent: the last word about a job."""
-
-    job: int
-    state: JobState
-    value: Any = None
-    error: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -388,10 +385,3 @@ class Failure:
         head = f"{self.where}: {self.what}" if self.where else self.what
         head = head.rstrip(".") + "."
         return f"{head} {self.fix.rstrip('.')}." if self.fix else head
-
-
-@dataclass(frozen=True)
-class LogLines:
-    """Child to parent: captured stdout and stderr."""
-
-    lines: tuple[str, ...] = field(default=())

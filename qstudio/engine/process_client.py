@@ -13,22 +13,11 @@ from qstudio.engine.boot import BootOptions
 from qstudio.engine.client import Job
 from qstudio.engine.cores import available_cores
 from qstudio.engine.desk import Desk
+from qstudio.engine.envelopes import Cancel, Finished, LogLines, Partial, Ready, Shutdown, Started, Submit
 from qstudio.engine.jobs import spec_of
 from qstudio.engine.lane import Lane
 from qstudio.engine.link import Died, Link, Unreadable
-from qstudio.engine.messages import (
-    Cancel,
-    Failure,
-    Finished,
-    JobState,
-    LogLines,
-    Partial,
-    Progress,
-    Ready,
-    Shutdown,
-    Started,
-    Submit,
-)
+from qstudio.engine.messages import Failure, JobState, Progress
 from qstudio.engine.words import death_sentence, failure_of, how_it_ended
 
 PROCESSES = ("inspect", "run")

@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from qstudio.core.errors import JobCancelled
+from qstudio.engine.envelopes import Cancel, Finished, Partial, Ready, Shutdown, Started, Submit
 from qstudio.engine.jobs import function_of, spec_of
-from qstudio.engine.messages import Cancel, Failure, Finished, JobState, Partial, Ready, Shutdown, Started, Submit
+from qstudio.engine.messages import Failure, JobState
 from qstudio.engine.progress import ProgressMeter
 from qstudio.engine.words import failure_of
 

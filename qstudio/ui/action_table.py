@@ -101,6 +101,10 @@ def _perspective(name: str, c: Commands) -> None:
     c.window.show_perspective(name)
 
 
+def _panel(name: str, c: Commands) -> None:
+    c.window.show_panel(name)
+
+
 def _is_perspective(name: str, c: Commands) -> bool:
     return c.window.perspective == name
 
@@ -242,12 +246,12 @@ ACTIONS: tuple[ActionSpec, ...] = (
         checked=partial(_is_perspective, "tune"),
         help="Compare runs: accuracy against size and latency",
     ),
-    S("data_tab", "Data", "View", lambda c: c.window.show_data(), ("Ctrl+3",), blocked=_needs_model),
+    S("data_tab", "Data", "View", partial(_panel, "data_panel"), ("Ctrl+3",), blocked=_needs_model),
     S(
         "refinements",
         "Refinements",
         "View",
-        lambda c: c.window.show_refinements(),
+        partial(_panel, "refinements"),
         ("Ctrl+4",),
         blocked=_needs_model,
         help="Choose what is done to the network so that rounding costs less",

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from PySide6.QtCore import QObject, Qt, Signal
 
 from qstudio.engine.client import EngineClient
 from qstudio.session.session import Session
 
-EVENTS: tuple[str, ...] = (
-    "model_changed",
-    "dataset_changed",
-    "recipe_changed",
-    "selection_changed",
-    "statistics_changed",
-    "preview_changed",
-    "float_metrics_changed",
-    "samples_changed",
-    "devices_changed",
-    "options_changed",
-    "training_changed",
-    "runs_changed",
-    "run_selected",
-    "work_changed",
-    "notice_posted",
-    "log_added",
-)
-"""Names shared by the session's events and the bridge's signals."""
+EVENTS: dict[str, str] = {
+    "model_changed": "model_changed",
+    "dataset_changed": "dataset_changed",
+    "recipe_changed": "recipe_changed",
+    "selection_changed": "selection_changed",
+    "statistics_changed": "statistics_changed",
+    "preview_changed": "preview_changed",
+    "float_metrics_changed": "float_metrics_changed",
+    "samples_changed": "samples_changed",
+    "devices_changed": "devices_changed",
+    "options_changed": "options_changed",
+    "training_changed": "training_changed",
+    "runs_changed": "runs_changed",
+    "run_selected": "run_selected",
+    "work_changed": "work_changed",
+    "notice_posted": "notice_posted",
+    "log_added": "log_added",
+}
+"""Signal of the bridge -> where the session has the event, as a dotted path."""
 
 
 class SessionBridge(QObject):
@@ -61,7 +62,7 @@ class SessionBridge(QObject):
         self._engine = engine
         self._pending = False
         self._disconnects: list[Callable[[], None]] = [
-            getattr(session, name).connect(getattr(self, name).emit) for name in EVENTS
+            attrgetter(path)(session).connect(getattr(self, name).emit) for name, path in EVENTS.items()
         ]
         self._woken.connect(self._dispatch, Qt.ConnectionType.QueuedConnection)
         engine.set_wake(self._wake)

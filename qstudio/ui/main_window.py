@@ -18,13 +18,14 @@ from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.commands import Commands
 from qstudio.ui.menus import fill_menu_bar, fill_recent_menu
 from qstudio.ui.notices import NoticeBar
+from qstudio.ui.panels import PERSPECTIVES
 from qstudio.ui.run_bar import RunBar
 from qstudio.ui.settings import settings
 from qstudio.ui.table.layer_table import LayerTable
 from qstudio.ui.text import tr
 from qstudio.ui.theme import Mode, theme
 from qstudio.ui.top_bar import ActionButton, TopBar
-from qstudio.ui.workspace import PERSPECTIVES, Workspace
+from qstudio.ui.workspace import Workspace
 
 if TYPE_CHECKING:
     from qstudio.ui.command_palette import CommandPalette
@@ -199,35 +200,28 @@ class MainWindow(QMainWindow):
         return self.workspace.perspective if self.pages.currentWidget() is self.workspace else ""
 
     def show_perspective(self, name: str) -> None:
-        """Show Explore or Tune."""
+        """Arrange the panels for one of `PERSPECTIVES`."""
         self.pages.setCurrentWidget(self.workspace)
         self.workspace.build_all()
         self._add_training_buttons()
         self.workspace.show_perspective(name)
         self._refresh.start()
 
-    def show_data(self) -> None:
-        """Show the data panel."""
+    def show_panel(self, name: str) -> None:
+        """Bring a panel to the front (KeyError when the table of panels has none of that id)."""
         self.pages.setCurrentWidget(self.workspace)
-        self.workspace.show_data()
-        self._refresh.start()
-
-    def show_refinements(self) -> None:
-        """Show the refinements of the recipe."""
-        self.pages.setCurrentWidget(self.workspace)
-        self.workspace.show_refinements()
+        self.workspace.show_panel(name)
+        self._add_training_buttons()
         self._refresh.start()
 
     def show_training(self) -> None:
         """Show what a training is asked with, its curves, and the runs."""
         self.show_perspective("tune")
-        self.workspace.show_training()
-        self._refresh.start()
+        self.show_panel("training_panel")
 
     def focus_filter(self) -> None:
         """Show the layers and put the cursor into their filter."""
-        self.pages.setCurrentWidget(self.workspace)
-        self.workspace.tabs.setCurrentWidget(self.layer_table)
+        self.show_panel("layer_table")
         self.layer_table.focus_filter()
 
     def show_welcome(self) -> None:

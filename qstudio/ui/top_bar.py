@@ -6,6 +6,7 @@ from PySide6.QtWidgets import QHBoxLayout, QMenuBar, QPushButton, QSizePolicy, Q
 
 from qstudio.ui.actions import Actions, BoundAction
 from qstudio.ui.icons import icon
+from qstudio.ui.panels import PERSPECTIVES
 from qstudio.ui.text import tr
 
 
@@ -51,16 +52,15 @@ class TopBar(QWidget):
         self.menu_bar = QMenuBar()
         self.menu_bar.setNativeMenuBar(False)
         self.menu_bar.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Preferred)
-        self.explore = ActionButton(actions["explore"], "tab")
-        self.tune = ActionButton(actions["tune"], "tab")
+        self.perspectives = {name: ActionButton(actions[name], "tab") for name in PERSPECTIVES}
         self.search = ActionButton(actions["palette"], "flat", tr("Search command or layer   Ctrl+Shift+P"))
         layout = QHBoxLayout(self)
         layout.setContentsMargins(4, 0, 8, 0)
         layout.setSpacing(0)
         layout.addWidget(self.menu_bar)
         layout.addStretch(1)
-        layout.addWidget(self.explore)
-        layout.addWidget(self.tune)
+        for button in self.perspectives.values():
+            layout.addWidget(button)
         layout.addStretch(1)
         layout.addWidget(self.search)
 

@@ -1,17 +1,18 @@
-"""Where the panels stand: Explore and Tune are two arrangements of the same widgets."""
+"""Where the panels stand: the perspectives are arrangements of the same widgets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray, QSettings, Qt
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QSplitter, QStackedWidget, QTabWidget, QVBoxLayout, QWidget
 
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
-from qstudio.ui.folding_pair import FoldingPair
+from qstudio.ui.folding_group import FoldingGroup
 from qstudio.ui.log_drawer import LogDrawer
+from qstudio.ui.panels import PANELS, PERSPECTIVES, PanelSpec
 from qstudio.ui.table.layer_table import LayerTable
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from qstudio.ui.training.curves import TrainingCurves
     from qstudio.ui.training.panel import TrainingPanel
 
-PERSPECTIVES = ("explore", "tune")
 SIDE_BY_SIDE_PX = 900
-"""Chart and run detail stand beside each other from this width on, in tabs below it."""
+"""The panels of Tune stand beside each other from this width on, in tabs below it."""
+GRAPH_BESIDE_PX = 1500
+"""The graph stands beside the layers from this width of the window on, in a tab below it."""
 
-LEFT_SHARE = {"explore": 0.54, "tune": 0.42}
+LEFT_SHARE = {"explore": 0.54, "tune": 0.42, "compare": 0.5}
+GRAPH_SHARE = 0.2
 RUNS_SHARE = 0.24
 
 
@@ -42,17 +45,17 @@ def _place() -> QWidget:
     return place
 
 
-def _fill(place: QWidget, panel: QWidget) -> None:
-    layout = place.layout()
-    if layout is not None:
-        layout.addWidget(panel)
-
-
 class Workspace(QWidget):
-    """Layers, refinements, training and data at the left, what belongs to them at the right, runs below in Tune.
+    """The panels of `PANELS`, each at its place; all but the layers are built once the window stands."""
 
-    At the right stand the inspector (Explore) or chart and run (Tune), or the learning curves beside the training.
-    """
+    data_panel: DataPanel | None = None
+    runs_table: RunsTable | None = None
+    inspector: InspectorPanel | None = None
+    chart: RunChart | None = None
+    detail: RunDetail | None = None
+    refinements: RefinementsPanel | None = None
+    training_panel: TrainingPanel | None = None
+    curves: TrainingCurves | None = None
 
     def __init__(self, session: Session, bridge: SessionBridge, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -60,62 +63,80 @@ class Workspace(QWidget):
         self._bridge = bridge
         self.perspective = "explore"
         self._sizes: dict[str, tuple[QByteArray, QByteArray]] = {}
-        self._late: list[Callable[[], None]] = [
-            self._build_data,
-            self._build_runs,
-            self._build_inspector,
-            self._build_charts,
-            self._build_refinements,
-            self._build_training,
-            self._build_curves,
-        ]
         self._arranged = False
+        self._panels: dict[str, QWidget] = {}
+        self._specs = {spec.id: spec for spec in PANELS}
+        self._places = {spec.id: _place() for spec in PANELS}
+        self._late = [spec for spec in PANELS if spec.id != "layer_table"]
         self.layer_table = LayerTable(session, bridge)
-        self.data_panel: DataPanel | None = None
-        self.runs_table: RunsTable | None = None
+        self._fill("layer_table", self.layer_table)
         self.log = LogDrawer(bridge)
-        self.inspector: InspectorPanel | None = None
-        self.chart: RunChart | None = None
-        self.detail: RunDetail | None = None
-        self.refinements: RefinementsPanel | None = None
-        self.training_panel: TrainingPanel | None = None
-        self.curves: TrainingCurves | None = None
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
-        self.tabs.addTab(self.layer_table, tr("Layers"))
-        self._data_place = _place()
-        self._refinements_place, self._training_place = _place(), _place()
-        self.tabs.addTab(self._refinements_place, tr("Refinements"))
-        self.tabs.addTab(self._training_place, tr("Training"))
-        self.tabs.addTab(self._data_place, tr("Data"))
+        for spec in self._of("tabs"):
+            self.tabs.setTabToolTip(self.tabs.addTab(self._places[spec.id], tr(spec.title)), tr(spec.help))
+        self._left = QStackedWidget()
+        self._left.addWidget(self.tabs)
+        self._groups = {
+            area: self._group(area, SIDE_BY_SIDE_PX if area == "tune" else None)
+            for area in ("explore", "tune", "compare", "compare-left")
+        }
+        self._left.addWidget(self._groups["compare-left"])
         self._right = QStackedWidget()
+        for area in ("explore", "tune", "compare"):
+            self._right.addWidget(self._groups[area])
+        for spec in self._of("beside"):
+            self._right.addWidget(self._places[spec.id])
         self._top = QSplitter(Qt.Orientation.Horizontal)
-        self._top.setChildrenCollapsible(False)
-        self._top.addWidget(self.tabs)
-        self._top.addWidget(self._right)
+        self._graph_place = _place()
+        for widget in (self._graph_place, self._left, self._right):
+            self._top.addWidget(widget)
+        self._below = _place()
+        for spec in self._of("bottom"):
+            self._put(self._below, self._places[spec.id])
         self._all = QSplitter(Qt.Orientation.Vertical)
-        self._all.setChildrenCollapsible(False)
-        self._all.addWidget(self._top)
-        self._runs_place = _place()
-        self._all.addWidget(self._runs_place)
-        self._all.addWidget(self.log)
+        for widget in (self._top, self._below, self.log):
+            self._all.addWidget(widget)
+        for splitter in (self._top, self._all):
+            splitter.setChildrenCollapsible(False)
         for number, share in enumerate((3, 1, 0)):
             self._all.setStretchFactor(number, share)
+        self._graph_folded: bool | None = None
+        self._fold_graph()
         self.tabs.currentChanged.connect(self._on_tab_changed)
-        self._places = {name: _place() for name in PERSPECTIVES}
-        self._curves_place = _place()
-        for place in (*self._places.values(), self._curves_place):
-            self._right.addWidget(place)
-        self._runs_place.hide()
+        self._below.hide()
         self.log.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._all)
 
+    # ---- building
+
+    def _of(self, area: str) -> list[PanelSpec]:
+        return [spec for spec in PANELS if spec.area == area]
+
+    def _group(self, area: str, side_by_side_px: int | None) -> FoldingGroup:
+        panels = [(tr(spec.title), tr(spec.help), self._places[spec.id]) for spec in self._of(area)]
+        return FoldingGroup(panels, side_by_side_px)
+
+    @staticmethod
+    def _put(place: QWidget, panel: QWidget) -> None:
+        layout = place.layout()
+        if layout is not None:
+            layout.addWidget(panel)
+
+    def _fill(self, name: str, panel: QWidget) -> None:
+        self._panels[name] = panel
+        self._put(self._places[name], panel)
+
     def build_next(self) -> bool:
         """Build one of the panels that the first picture does not need; return whether there are more."""
         if self._late:
-            self._late.pop(0)()
+            spec = self._late.pop(0)
+            panel = spec.build(self._session, self._bridge)
+            self._fill(spec.id, panel)
+            if spec.id in Workspace.__annotations__:
+                setattr(self, spec.id, panel)
         return bool(self._late)
 
     def build_all(self) -> None:
@@ -123,94 +144,104 @@ class Workspace(QWidget):
         while self.build_next():
             pass
 
-    def _build_data(self) -> None:
-        from qstudio.ui.data.data_panel import DataPanel
+    def panel(self, name: str) -> QWidget | None:
+        """Return a panel by its id in `PANELS`; None where it is not built yet."""
+        return self._panels.get(name)
 
-        self.data_panel = DataPanel(self._session, self._bridge)
-        _fill(self._data_place, self.data_panel)
+    # ---- showing
 
-    def _build_runs(self) -> None:
-        from qstudio.ui.runs.runs_table import RunsTable
+    def show_panel(self, name: str) -> None:
+        """Bring a panel to the front, in a perspective that has it (KeyError when there is no such panel)."""
+        if name not in self._panels:
+            self.build_all()
+        area = self._specs[name].area
+        if area in PERSPECTIVES:
+            self.show_perspective(area)
+            self._groups[area].show_panel(self._places[name])
+        elif area == "compare-left":
+            self.show_perspective("compare")
+            self._groups[area].show_panel(self._places[name])
+        elif area == "bottom" and self.perspective == "explore":
+            self.show_perspective("tune")
+        elif area == "beside":
+            self.show_panel(next(spec.id for spec in PANELS if spec.beside == name))
+        elif area in ("tabs", "graph"):
+            if self.perspective == "compare":
+                self.show_perspective("explore")
+            if self.tabs.indexOf(self._places[name]) >= 0:
+                self.tabs.setCurrentWidget(self._places[name])
 
-        self.runs_table = RunsTable(self._session, self._bridge)
-        _fill(self._runs_place, self.runs_table)
-
-    def _build_inspector(self) -> None:
-        from qstudio.ui.inspector.panel import InspectorPanel
-
-        self.inspector = InspectorPanel(self._session, self._bridge)
-        _fill(self._places["explore"], self.inspector)
-
-    def _build_charts(self) -> None:
-        from qstudio.ui.runs.run_chart import RunChart
-        from qstudio.ui.runs.run_detail import RunDetail
-
-        self.chart = RunChart(self._session, self._bridge)
-        self.detail = RunDetail(self._session, self._bridge)
-        pair = FoldingPair((tr("Chart"), self.chart), (tr("Selected run"), self.detail), SIDE_BY_SIDE_PX)
-        _fill(self._places["tune"], pair)
-
-    def _build_refinements(self) -> None:
-        from qstudio.ui.refinements.panel import RefinementsPanel
-
-        self.refinements = RefinementsPanel(self._session, self._bridge)
-        _fill(self._refinements_place, self.refinements)
-
-    def _build_training(self) -> None:
-        from qstudio.ui.training.panel import TrainingPanel
-
-        self.training_panel = TrainingPanel(self._session, self._bridge)
-        _fill(self._training_place, self.training_panel)
-
-    def _build_curves(self) -> None:
-        from qstudio.ui.training.curves import TrainingCurves
-
-        self.curves = TrainingCurves(self._session, self._bridge)
-        _fill(self._curves_place, self.curves)
-
-    def show_training(self) -> None:
-        """Bring the training and its curves to the front."""
-        self.build_all()
-        self.tabs.setCurrentWidget(self._training_place)
-
-    def show_refinements(self) -> None:
-        """Bring the refinements to the front."""
-        self.build_all()
-        self.tabs.setCurrentWidget(self._refinements_place)
-
-    def show_data(self) -> None:
-        """Bring the samples to the front."""
-        self.build_all()
-        self.tabs.setCurrentWidget(self._data_place)
+    def is_shown(self, name: str) -> bool:
+        """Return whether a panel can be seen now."""
+        return self._places[name].isVisible()
 
     def _on_tab_changed(self, _index: int) -> None:
-        """Show at the right what belongs to the tab: the samples take the whole width."""
-        current = self.tabs.currentWidget()
-        self._right.setVisible(current is not self._data_place)
         self._show_right()
 
     def _show_right(self) -> None:
-        training = self.tabs.currentWidget() is self._training_place
-        self._right.setCurrentWidget(self._curves_place if training else self._places[self.perspective])
+        """Show at the right what belongs to the perspective or to the tab."""
+        compare = self.perspective == "compare"
+        self._left.setCurrentWidget(self._groups["compare-left"] if compare else self.tabs)
+        current = self.tabs.currentWidget()
+        beside = next((spec.beside for spec in self._of("tabs") if self._places[spec.id] is current), "")
+        if compare:
+            beside = ""
+        self._right.setVisible(beside != "-")
+        named = self._places.get(beside)
+        self._right.setCurrentWidget(named if named is not None else self._groups[self.perspective])
 
     def show_perspective(self, name: str) -> None:
-        """Arrange the panels for Explore or Tune; each keeps the sizes it was given."""
+        """Arrange the panels for a perspective; each keeps the sizes it was given."""
         # Charts and inspector stand beside the layers only: who asks for a perspective wants to see them.
-        self.tabs.setCurrentWidget(self.layer_table)
+        self.tabs.setCurrentWidget(self._places["layer_table"])
         if name == self.perspective or name not in PERSPECTIVES:
             return
         self._keep_sizes()
         self.perspective = name
+        self._fold_graph()
         self._show_right()
-        self._runs_place.setVisible(name == "tune")
+        self._below.setVisible(name != "explore")
         self._restore_sizes()
+
+    # ---- the graph's place
+
+    def _fold_graph(self) -> None:
+        """Put the graph beside the layers where there is room, else into a tab after them."""
+        specs = self._of("graph")
+        folded = not specs or self.perspective != "explore" or self.width() < theme().px(GRAPH_BESIDE_PX)
+        if folded == self._graph_folded:
+            return
+        self._graph_folded = folded
+        for spec in specs:
+            place = self._places[spec.id]
+            if folded:
+                current = self.tabs.currentWidget()
+                self.tabs.setTabToolTip(self.tabs.insertTab(1, place, tr(spec.title)), tr(spec.help))
+                self.tabs.setCurrentWidget(current)
+            else:
+                self._put(self._graph_place, place)
+                place.show()
+        self._graph_place.setVisible(not folded)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Move the graph when there is room for it, or no more."""
+        super().resizeEvent(event)
+        before = self._graph_folded
+        self._fold_graph()
+        if before != self._graph_folded and self._arranged:
+            self._spread()
+
+    # ---- sizes
+
+    def _key(self) -> str:
+        return self.perspective if self._graph_folded else f"{self.perspective}-graph"
 
     def _keep_sizes(self) -> None:
         if self._arranged:
-            self._sizes[self.perspective] = (self._top.saveState(), self._all.saveState())
+            self._sizes[self._key()] = (self._top.saveState(), self._all.saveState())
 
     def _restore_sizes(self) -> None:
-        kept = self._sizes.get(self.perspective)
+        kept = self._sizes.get(self._key())
         if kept is not None and self._top.restoreState(kept[0]) and self._all.restoreState(kept[1]):
             return
         self._spread()
@@ -218,9 +249,10 @@ class Workspace(QWidget):
     def _spread(self) -> None:
         """Give the panels their usual shares of the window."""
         width, height = max(self.width(), 400), max(self.height(), 300)
-        left = round(width * LEFT_SHARE[self.perspective])
-        self._top.setSizes([left, width - left])
-        runs = round(height * RUNS_SHARE) if self.perspective == "tune" else 0
+        graph = 0 if self._graph_folded else round(width * GRAPH_SHARE)
+        left = round((width - graph) * LEFT_SHARE[self.perspective])
+        self._top.setSizes([graph, left, width - graph - left])
+        runs = round(height * RUNS_SHARE) if self.perspective != "explore" else 0
         log = theme().px(140) if self.log.isVisible() else 0
         self._all.setSizes([height - runs - log, runs, log])
 
@@ -249,15 +281,15 @@ class Workspace(QWidget):
         """Write sizes and columns."""
         self._keep_sizes()
         for name, (top, whole) in self._sizes.items():
-            store.setValue(f"layout/{name}/top", top)
-            store.setValue(f"layout/{name}/all", whole)
+            store.setValue(f"sizes/{name}/top", top)
+            store.setValue(f"sizes/{name}/all", whole)
         chosen = self.layer_table.view.chosen_columns
         store.setValue("columns", ",".join(chosen) if chosen is not None else "")
 
     def load(self, store: QSettings) -> None:
         """Read sizes and columns."""
-        for name in PERSPECTIVES:
-            top, whole = store.value(f"layout/{name}/top"), store.value(f"layout/{name}/all")
+        for name in (*PERSPECTIVES, "explore-graph"):
+            top, whole = store.value(f"sizes/{name}/top"), store.value(f"sizes/{name}/all")
             if isinstance(top, QByteArray) and isinstance(whole, QByteArray):
                 self._sizes[name] = (top, whole)
         columns = str(store.value("columns", "") or "")

@@ -19,8 +19,9 @@ from engine_watch import LIMIT_S, Watch
 from qstudio.engine.boot import BootOptions
 from qstudio.engine.client import Job
 from qstudio.engine.cores import available_cores
+from qstudio.engine.envelopes import Finished, LogLines, Ready, Submit
 from qstudio.engine.link import Link
-from qstudio.engine.messages import Finished, JobState, LogLines, Ready, Submit
+from qstudio.engine.messages import JobState
 from qstudio.engine.process_client import ProcessEngine
 
 HERE = Path(__file__).parent

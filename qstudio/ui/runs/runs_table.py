@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QItemSelectionModel, QModelIndex, Qt
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtGui import QFocusEvent, QKeyEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from qstudio.session.session import Session
@@ -88,6 +88,14 @@ class RunsTable(QTableView):
 
     def _on_double_clicked(self, index: QModelIndex) -> None:
         self._session.restore_run(self.runs.run_at(index.row()).id)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        """Take the focus without selecting a run: Qt makes the first row current when a disabled button lets it go."""
+        self._following = True
+        try:
+            super().focusInEvent(event)
+        finally:
+            self._following = False
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Restore the recipe of the current run with Return."""
