@@ -21,16 +21,14 @@ from qstudio.session.training import TrainingRecord, remove_checkpoint
 class Runs:
     """All runs in the order they were started, which one is selected, and the jobs behind those in progress."""
 
-    def __init__(self, engine: EngineClient, tell: Callable[[Job, str], None]) -> None:
-        """`tell` is called with a job that did not end as wished and a headline for it."""
+    def __init__(self, engine: EngineClient, tell_stopped: Callable[[Job, Run], None]) -> None:
+        """`tell_stopped` is called with a job that ended before it was done, and its run."""
         self._engine = engine
-        self._tell = tell
+        self._tell_stopped = tell_stopped
         self._jobs: dict[int, Job] = {}
         self.all: tuple[Run, ...] = ()
         self.selected: int | None = None
         self.changed: Event[tuple[Run, ...]] = Event()
-        self.stopped: Event[Run] = Event()
-        """A run that ended before it was done."""
         self.selection_changed: Event[int | None] = Event()
 
     @property
@@ -140,5 +138,4 @@ class Runs:
         if job.state is JobState.DONE:
             self.select(number)
         else:
-            self._tell(job, f"{run.title} stopped")
-            self.stopped.emit(self.find(number))
+            self._tell_stopped(job, self.find(number))

@@ -59,7 +59,7 @@ class Session:
         self._work = Work(engine)
         self._notices = notices = Notices(engine)
         self._measured = measured = Measurements(self._work, notices.tell)
-        self._runs = Runs(engine, notices.tell)
+        self._runs = Runs(engine, notices.tell_stopped)
         self.model: ModelInfo | None = None
         self.opening: str = ""
         """Path of the model being opened; empty when none is."""
@@ -96,7 +96,6 @@ class Session:
         """Background jobs (opening, statistics, float accuracy) that are not final, with their progress."""
         self.notice_posted: Event[Notice] = notices.posted
         self.log_added: Event[str] = notices.log_added
-        self._runs.stopped.connect(notices.tell_what_is_left)
         self.timeline = Timeline(self)
 
     # ---- opening
