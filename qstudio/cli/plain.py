@@ -35,7 +35,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")}
+        shown = (f.name for f in fields(value) if not f.name.startswith("_") and f.metadata.get("json", True))
+        return {name: plain(getattr(value, name)) for name in shown}
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qstudio.core.errors import UserError
+from qstudio.core.predictions import Predictions as Predictions
 from qstudio.core.results import Metrics
 
 
@@ -116,25 +117,6 @@ class SampleTrace:
     """First layer from which on the class stays the quantized one; empty where the class does not change."""
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """The class of every evaluated sample, float and quantized: what flips are found in."""
-
-    indices: NDArray[np.int64]
-    """[N] places in the evaluation split."""
-    labels: NDArray[np.int64]
-    """[N]; empty without labels."""
-    float_class: NDArray[np.int64]
-    """[N]"""
-    quantized_class: NDArray[np.int64]
-    """[N]"""
-    float_margin: NDArray[np.float32]
-    """[N] probability of the first class minus that of the second."""
-    quantized_margin: NDArray[np.float32]
-    """[N]"""
-    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

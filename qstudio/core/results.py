@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass, field
-from typing import Literal
 
+from qstudio.core.predictions import Predictions
 from qstudio.core.recipe import Recipe
 from qstudio.core.storage import StorageChoice
 
@@ -44,6 +44,40 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class SpeedReason:
+    """One reason why an exported model is not as fast as its bits promise."""
+
+    kind: str
+    """What sort of reason: "float_layers", "between", "conversions", "constants", "depthwise", "instructions",
+    "packed", "narrow", "small", "threads"."""
+    what: str
+    """One sentence with the evidence, without a full stop."""
+    fix: str
+    """What to do about it, one sentence without a full stop; empty where nothing helps."""
+    layers: tuple[str, ...] = ()
+    """Layers it is about, by the names in the user's file; empty where it is about the machine or the whole model."""
+    macs_percent: float | None = None
+    """Share of the model's multiply-accumulates that those layers do; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """What one operator takes in float and exported: medians of onnxruntime's own profile, milliseconds.
+
+    Operators that onnxruntime computes as one in either model stand in one row.
+    """
+
+    layers: tuple[str, ...]
+    """Nodes of the user's file that are computed here; empty for what onnxruntime or the export puts in between."""
+    float_operators: tuple[str, ...]
+    exported_operators: tuple[str, ...]
+    """Kernels that run, in order: "QLinearConv" computes in integers, "Conv" in float."""
+    float_ms: float | None
+    """None where the float model has nothing of the kind."""
+    exported_ms: float | None
+
+
+@dataclass(frozen=True)
 class LatencyPair:
     """Float and exported model, timed in turns in one process on one machine."""
 
@@ -54,6 +88,12 @@ class LatencyPair:
     """Instruction sets that matter for int8: "avx2", "avx512_vnni", ..."""
     notes: tuple[str, ...] = ()
     """Why the exported model is not faster, where it is not, in words."""
+    simulated: Latency | None = None
+    """The simulation of the quantized network on the same batch; it is there to be looked into, not to be deployed."""
+    reasons: tuple[SpeedReason, ...] = ()
+    """What keeps the exported model from being faster, whether it is faster than float or not."""
+    operators: tuple[OperatorTime, ...] = ()
+    """In the order in which they run; times under the profiler, which takes some itself. Empty where not profiled."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +180,6 @@ class LayerResult:
     that rounding makes are not counted."""
 
 
-RunState = Literal["DONE", "FAILED", "CANCELLED", "KILLED"]
-
-
 @dataclass(frozen=True)
 class RunResult:
     """Everything one PTQ run measured; fields are None where a phase was not reached or not asked for."""
@@ -169,6 +206,9 @@ class RunResult:
     """Percent of the original weights of all layers that pruning removed or left zero; None where nothing is pruned."""
     storage: StorageChoice | None = None
     """Both ways to store weights below 8 bits; None where the files would be equal."""
+    predictions: Predictions | None = field(default=None, compare=False, repr=False, metadata={"json": False})
+    """The simulated class of every evaluation sample beside float's; None where outputs are no class scores. Arrays
+    have no place in comparing runs or in their JSON."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from qstudio.quant.evaluate import float_predictions, metrics_of, predict
 from qstudio.quant.keep import samples_key
 from qstudio.quant.layer_errors import layer_results
 from qstudio.quant.network import Network
+from qstudio.quant.predictions import predictions_of
 from qstudio.quant.progress import RunProgress
 from qstudio.quant.prune.sparsity import sparse_saving, whole_sparsity, with_sparsity
 from qstudio.quant.simulate import SimulatedModel
@@ -123,6 +124,7 @@ def measure(
         float=metrics_of(network, float_scores, split, chosen, None),
         simulated=metrics_of(network, scores, split, chosen, float_scores),
         layers=layers,
+        predictions=predictions_of(network, float_scores, scores, split, chosen, dataset.class_names),
         notes=(*result.notes, *pruning_notes),
         sparsity=sparsity,
     )
