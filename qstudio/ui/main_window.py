@@ -46,10 +46,10 @@ class MainWindow(QMainWindow):
         self.setMinimumSize(960, 600)
         self.commands = Commands(session, self)
         self.workspace = Workspace(session, bridge)
-        self.notices = NoticeBar(bridge)
         self.strip = AccuracyStrip(session, bridge)
         self.run_bar = RunBar(session, bridge)
         self.pages = QStackedWidget()
+        self.notices = NoticeBar(bridge, self.pages)
         self._training_buttons: tuple[ActionButton, ActionButton, ActionButton] | None = None
         self.welcome: WelcomePage | None = None
         self.palette_popup: CommandPalette | None = None
@@ -93,7 +93,6 @@ class MainWindow(QMainWindow):
         layout = QVBoxLayout(central)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addWidget(self.notices)
         layout.addWidget(self.pages, 1)
         layout.addWidget(self.strip)
         layout.addWidget(self.run_bar)
@@ -116,6 +115,7 @@ class MainWindow(QMainWindow):
             bridge.training_changed,
         ):
             signal.connect(self._on_state_changed)
+        self.pages.currentChanged.connect(self._on_page_changed)
         self.run_bar.data_file_wanted.connect(self.commands.ask_data_file)
         self.run_bar.data_folder_wanted.connect(self.commands.ask_data_folder)
         theme().changed.connect(self._on_theme_changed)
@@ -164,6 +164,9 @@ class MainWindow(QMainWindow):
         return self.workspace.layer_table
 
     # ---- following the session
+
+    def _on_page_changed(self, _index: int) -> None:
+        self.notices.raise_()  # the page that comes to the front comes before everything in the stack
 
     def _on_state_changed(self, _value: object) -> None:
         self._refresh.start()

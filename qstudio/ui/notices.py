@@ -1,8 +1,9 @@
-"""Notices at the top of the window: a sentence, details one click away, never modal."""
+"""Notices over the lower right corner: a sentence, details one click away, never modal, moving nothing else."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from PySide6.QtGui import QEnterEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -22,6 +23,8 @@ from qstudio.ui.theme import theme
 SHOWN_AT_ONCE = 3
 INFO_MS = 8000
 """A notice that only informs goes away by itself after this long; warnings and errors stay."""
+
+WIDTH_PX = 560
 
 LEVEL_WORDS = {"info": "Note", "warning": "Look", "error": "Error"}
 
@@ -75,13 +78,19 @@ class NoticeCard(QFrame):
 
 
 class NoticeBar(QWidget):
-    """The newest notices; hidden while there is none."""
+    """The newest notices over the lower right corner of `host`; hidden while there is none.
 
-    def __init__(self, bridge: SessionBridge, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    They lie over the panels instead of between them: one that comes or goes by itself must not move what somebody is
+    about to click.
+    """
+
+    def __init__(self, bridge: SessionBridge, host: QWidget) -> None:
+        super().__init__(host)
+        self._host = host
+        host.installEventFilter(self)
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
-        self._layout.setSpacing(1)
+        self._layout.setSpacing(8)
         self._cards: list[NoticeCard] = []
         self._timer = QTimer(self)
         self._timer.setInterval(INFO_MS)
@@ -109,7 +118,9 @@ class NoticeBar(QWidget):
             self.dismiss(self._cards[-1])
         if notice.level == "info":
             self._timer.start()
+        card.details.toggled.connect(self._on_card_changed)
         self.show()
+        self._place()
 
     def dismiss(self, card: NoticeCard) -> None:
         """Take a notice away."""
@@ -120,6 +131,39 @@ class NoticeBar(QWidget):
             card.deleteLater()
         if not self._cards:
             self.hide()
+        else:
+            self._place()
+
+    def _on_card_changed(self, _open: bool) -> None:
+        self._place()
+
+    def _place(self) -> None:
+        """Stand in the corner, as wide as the sentences need up to a limit."""
+        margin = theme().px(16)
+        width = min(theme().px(WIDTH_PX), self._host.width() - 2 * margin)
+        layout = self.layout()
+        if layout is not None:
+            layout.activate()
+        height = min(self._layout.heightForWidth(width), self._host.height() - 2 * margin)
+        self.setGeometry(self._host.width() - width - margin, self._host.height() - height - margin, width, height)
+        self.raise_()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Follow the host's size."""
+        if event.type() == QEvent.Type.Resize and self._cards:
+            self._place()
+        return super().eventFilter(watched, event)
+
+    def enterEvent(self, event: QEnterEvent) -> None:
+        """Let nothing go away while somebody reads it."""
+        self._timer.stop()
+        super().enterEvent(event)
+
+    def leaveEvent(self, event: QEvent) -> None:
+        """Let notices that only inform go again."""
+        if any(card.notice.level == "info" for card in self._cards):
+            self._timer.start()
+        super().leaveEvent(event)
 
     def _drop_infos(self) -> None:
         for card in tuple(self._cards):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -409,3 +409,20 @@ def test_notices_do_not_pile_up(opened: tuple[Any, MainWindow]) -> None:
         studio.session.notice_posted.emit(Notice("warning", f"number {number}"))
     studio.session.notice_posted.emit(Notice("warning", "number 4"))
     assert [card.notice.text for card in window.notices.cards] == ["number 4", "number 3", "number 2"]
+
+
+def test_a_notice_lies_over_the_panels_and_moves_none_of_them(opened: tuple[Any, MainWindow]) -> None:
+    studio, window = opened
+    before = window.layer_table.mapTo(window, QPoint()), window.layer_table.size()
+    studio.session.notice_posted.emit(Notice("warning", "a long sentence " * 30))
+    studio.settle()
+    bar = window.notices
+    assert (window.layer_table.mapTo(window, QPoint()), window.layer_table.size()) == before
+    assert window.pages.rect().contains(bar.geometry())
+    assert bar.geometry().height() >= bar.cards[0].sizeHint().height()
+    window.show_welcome()
+    studio.settle()
+    assert window.childAt(bar.cards[0].close_button.mapTo(window, QPoint(4, 4))) is bar.cards[0].close_button
+    window.resize(window.width() - 200, window.height() - 100)
+    studio.settle()
+    assert window.pages.rect().contains(bar.geometry())
