@@ -240,6 +240,8 @@ class PreviewAccuracy:
     seed: int = 0
     calibration_choice: str = "random"
     """How calibration samples are chosen: one of `qstudio.core.sample_choice.CHOICES`."""
+    once: bool = False
+    """A recipe that is tried and left again: what it computes does not push out what the next edit needs."""
 
 
 @dataclass(frozen=True)

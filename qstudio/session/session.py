@@ -32,6 +32,7 @@ from qstudio.session.history import History
 from qstudio.session.measurements import SLOTS, Measurements
 from qstudio.session.notices import Notices
 from qstudio.session.options import Notice, Run, RunOptions
+from qstudio.session.preview import Previews
 from qstudio.session.recipe_file import read_recipe, write_recipe
 from qstudio.session.runs import Runs
 from qstudio.session.script import python_script
@@ -97,6 +98,7 @@ class Session:
         self.notice_posted: Event[Notice] = notices.posted
         self.log_added: Event[str] = notices.log_added
         self.timeline = Timeline(self)
+        self.preview = Previews(self, self._work)
 
     # ---- opening
 

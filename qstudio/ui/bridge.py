@@ -27,6 +27,8 @@ EVENTS: dict[str, str] = {
     "work_changed": "work_changed",
     "notice_posted": "notice_posted",
     "log_added": "log_added",
+    "preview_accuracy_changed": "preview.changed",
+    "depth_changed": "preview.depth_changed",
 }
 """Signal of the bridge -> where the session has the event, as a dotted path."""
 
@@ -54,6 +56,8 @@ class SessionBridge(QObject):
     work_changed = Signal(object)
     notice_posted = Signal(object)
     log_added = Signal(object)
+    preview_accuracy_changed = Signal(object)
+    depth_changed = Signal(object)
     _woken = Signal()
 
     def __init__(self, session: Session, engine: EngineClient, parent: QObject | None = None) -> None:
