@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qstudio.core.errors import UserError
 from qstudio.engine.messages import DataSpec
 from qstudio.engine.process_client import ProcessEngine
+from qstudio.session.asked import default_figures_root
 from qstudio.session.data_words import add_data_options, data_spec
 from qstudio.session.options import Notice
 from qstudio.session.session import Session
@@ -77,6 +78,7 @@ def run(arguments: list[str]) -> int:
     engine = ProcessEngine()
     session = Session(engine)
     session.checkpoint_root = default_checkpoint_root()
+    session.sensitivity.cache_root = session.search.cache_root = default_figures_root()
     # Asked before there is a window: the model is being read while the window is being built.
     if options.model:
         session.open_model(options.model)

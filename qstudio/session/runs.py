@@ -83,6 +83,30 @@ class Runs:
         )
         return self.find(number)
 
+    def adopt(
+        self, request: RunPtq, result: RunResult, model: ModelInfo, dataset: DatasetInfo, options: RunOptions
+    ) -> Run:
+        """Record a run that another job has made as part of its own, and select it."""
+        number = len(self.all) + 1
+        run = Run(
+            id=number,
+            title=f"Run {number} (searched)",
+            state=JobState.DONE,
+            result=result,
+            model=request.model,
+            data=request.data.source,
+            options=options,
+            started=time.time(),
+            recipe_hash=request.recipe.sha256(),
+            model_sha256=model.sha256,
+            data_sha256=dataset.sha256,
+            request=request,
+        )
+        self.all = (*self.all, run)
+        self.changed.emit(self.all)
+        self.select(number)
+        return run
+
     def job(self, number: int) -> Job | None:
         """Return the job behind a run in progress; None once it is final."""
         return self._jobs.get(number)

@@ -36,6 +36,8 @@ from qstudio.session.preview import Previews
 from qstudio.session.recipe_file import read_recipe, write_recipe
 from qstudio.session.runs import Runs
 from qstudio.session.script import python_script
+from qstudio.session.search import Searches
+from qstudio.session.sensitivity import Sweeps
 from qstudio.session.timeline import Timeline
 from qstudio.session.training import (
     Checkpoint,
@@ -98,6 +100,8 @@ class Session:
         self.notice_posted: Event[Notice] = notices.posted
         self.log_added: Event[str] = notices.log_added
         self.timeline = Timeline(self)
+        self.sensitivity = Sweeps(self, self._work, notices.tell)
+        self.search = Searches(self, self._work, self._runs, notices.tell)
         self.preview = Previews(self, self._work)
 
     # ---- opening
@@ -360,7 +364,9 @@ class Session:
             return "The data is being opened" if self._work.is_busy("dataset") else "Choose a dataset first"
         if self.running is not None:
             return "A run is in progress"
-        return ""
+        if self.sensitivity.running:
+            return "The sensitivity is being measured"
+        return "A search is in progress" if self.search.running else ""
 
     @property
     def runs(self) -> tuple[Run, ...]:

@@ -24,6 +24,8 @@ EVENTS: dict[str, str] = {
     "training_changed": "training_changed",
     "runs_changed": "runs_changed",
     "run_selected": "run_selected",
+    "sensitivity_changed": "sensitivity.changed",
+    "search_changed": "search.changed",
     "work_changed": "work_changed",
     "notice_posted": "notice_posted",
     "log_added": "log_added",
@@ -53,6 +55,8 @@ class SessionBridge(QObject):
     training_changed = Signal(object)
     runs_changed = Signal(object)
     run_selected = Signal(object)
+    sensitivity_changed = Signal(object)
+    search_changed = Signal(object)
     work_changed = Signal(object)
     notice_posted = Signal(object)
     log_added = Signal(object)
