@@ -50,6 +50,8 @@ class GroupDamage:
     """"weights" or "activations"."""
     candidates: tuple[tuple[int, float], ...]
     """(bits, damage with only this group quantized)."""
+    why: tuple[str, ...] = ()
+    """Why they share their bits, in words; empty for a single one."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from qstudio.core.dataset_types import DatasetInfo
@@ -110,7 +111,7 @@ class Searches:
         session = self._session
         if session.model is None or session.dataset is None:
             return None
-        free = _chosen_fields(result) if result is not None else {}
+        free = _chosen_fields(result, session.model) if result is not None else {}
         what = relevant(session.recipe, session.model, free)
         return asked(session.model, session.dataset, session.options, what, None, evaluated=True)
 
@@ -157,8 +158,6 @@ class Searches:
         return self._submit(request)
 
     def _check_kept(self, model: ModelInfo) -> None:
-        from fnmatch import fnmatchcase
-
         names = [layer.name for layer in model.layers]
         for glob in (*self.settings.keep_weights, *self.settings.keep_activations):
             if not any(name == glob or fnmatchcase(name, glob) for name in names):
@@ -245,7 +244,7 @@ class Searches:
         self.result = result
         if self._asked is None and self._started is not None:
             model, dataset, options, recipe = self._started
-            what = relevant(recipe, model, _chosen_fields(result))
+            what = relevant(recipe, model, _chosen_fields(result, model))
             self._asked = asked(model, dataset, options, what, None, evaluated=True)
 
     def _on_finished(self, request: SearchBits, job: Job) -> None:
@@ -283,9 +282,14 @@ class Searches:
         self.changed.emit(self.running)
 
 
-def _chosen_fields(result: SearchResult) -> dict[str, frozenset[str]]:
+def _chosen_fields(result: SearchResult, model: ModelInfo) -> dict[str, frozenset[str]]:
     """Return the recipe fields that a search chooses, by layer."""
     found: dict[str, frozenset[str]] = {}
+    settings = result.settings
+    if settings.activation_bits:  # a single candidate is set without being a group
+        for layer in model.layers:
+            if not any(fnmatchcase(layer.name, glob) for glob in settings.keep_activations):
+                found[layer.name] = frozenset(("activation_bits",))
     for group in result.groups:
         field = "weight_bits" if group.side == "weights" else "activation_bits"
         for name in group.layers:

@@ -87,6 +87,9 @@ def test_branches_of_an_add_share_their_bits_as_chosen(bench, how, tensors, weig
     assert ({"conv1", "conv2"} in unit_layers(coupling.weights)) == weights
     named = sorted(site for unit in coupling.activations for site in unit.sites)
     assert named == sorted(site.id for site in bench.network.activation_sites)
+    joined = [unit for unit in (*coupling.weights, *coupling.activations) if len(unit.sites) > 1]
+    assert all(unit.why and "add" in unit.why[0] for unit in joined), "it is said why"
+    assert not any(unit.why for unit in coupling.weights if len(unit.layers) == 1)
 
 
 def test_layers_share_their_bits_on_demand(bench):

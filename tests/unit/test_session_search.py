@@ -37,10 +37,10 @@ def point(recipe: Recipe, bits: tuple[int, ...], **changes: object) -> SearchPoi
     return replace(made, **changes)
 
 
-def found(recipe: Recipe, settings: SearchSettings = SearchSettings(), **changes: object) -> SearchResult:
+def found(recipe: Recipe, **changes: object) -> SearchResult:
     groups = tuple(GroupDamage((name,), "weights", ((8, 0.1), (4, 0.2), (2, 0.4))) for name in NAMES)
     front = tuple(point(recipe, bits) for bits in ((2, 2, 2), (4, 2, 2), (4, 4, 4), (8, 8, 4), (8, 8, 8)))
-    return replace(SearchResult(settings, "kl", "average_bits", groups, 0.0, front), **changes)
+    return replace(SearchResult(SearchSettings(), "kl", "average_bits", groups, 0.0, front), **changes)
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ class Unit:
     sites: tuple[str, ...]
     layers: tuple[str, ...]
     """Whose recipe fields say the bits: for weights every layer that uses one, for activations the owners."""
+    why: tuple[str, ...] = ()
+    """Why they share them, in words; empty for a single site."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +74,24 @@ def couple(network: Network, settings: SearchSettings) -> Coupling:
     if settings.couple != "none":
         for node in network.description.nodes:
             if node.op_type in MEETING and not node.domain:
-                tensors.join([site_of[name] for name in node.inputs if name in site_of])
+                tensors.join([site_of[name] for name in node.inputs if name in site_of], f"{node.name} reads both")
                 if settings.couple == "both" and node.op_type in JOINING:
-                    weights.join(_branch_weights(node.inputs, network))
+                    weights.join(_branch_weights(node.inputs, network), f"their branches meet in {node.name}")
     for asked in settings.groups:
         named = [layer for layer in layers if matches(layer.name, asked)]
         if not named:
             raise UserError(f"no layer matches {', '.join(asked)}", "group", "Name layers of the model, or globs")
-        weights.join([layer.weight.id for layer in named if layer.weight is not None])
-        tensors.join([layer.activation.id for layer in named if layer.activation is not None])
-    found = [Unit(tuple(part), tuple(n for site in part for n in users[site])) for part in weights.parts()]
+        weights.join([layer.weight.id for layer in named if layer.weight is not None], "asked for")
+        tensors.join([layer.activation.id for layer in named if layer.activation is not None], "asked for")
+    found = []
+    for part, why in weights.parts():
+        sharing = tuple(f"one weight, {site}, serves them" for site in part if len(users[site]) > 1)
+        found.append(Unit(part, tuple(n for site in part for n in users[site]), (*sharing, *why)))
     if len(settings.activation_bits) > 1:
         for unit in found:
-            tensors.join([site for name in unit.layers for site in reads[name]])
-    activations = tuple(Unit(tuple(part), tuple(owners[site] for site in part)) for part in tensors.parts())
+            read = [site for name in unit.layers for site in reads[name]]
+            tensors.join(read, f"read by {', '.join(unit.layers[:3])}, whose weights share their bits")
+    activations = tuple(Unit(part, tuple(owners[site] for site in part), why) for part, why in tensors.parts())
     return Coupling(tuple(found), activations, reads)
 
 
@@ -126,19 +132,27 @@ class _Union:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.parent = {name: name for name in names}
+        self._whys: list[tuple[str, str]] = []
+        """(a name of the set, why it was joined)."""
 
     def find(self, name: str) -> str:
         while self.parent[name] != name:
             name = self.parent[name]
         return name
 
-    def join(self, names: Iterable[str]) -> None:
+    def join(self, names: Iterable[str], why: str) -> None:
         roots = list(dict.fromkeys(self.find(name) for name in names))
         for root in roots[1:]:
             self.parent[root] = roots[0]
+        if len(roots) > 1:
+            self._whys.append((roots[0], why))
 
-    def parts(self) -> list[list[str]]:
+    def parts(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Return (names, why they were joined) of each set."""
         found: dict[str, list[str]] = {}
         for name in self.parent:
             found.setdefault(self.find(name), []).append(name)
-        return list(found.values())
+        whys: dict[str, list[str]] = {}
+        for name, why in self._whys:
+            whys.setdefault(self.find(name), []).append(why)
+        return [(tuple(part), tuple(dict.fromkeys(whys.get(root, ())))) for root, part in found.items()]

@@ -128,10 +128,10 @@ class Table:
         rows = []
         for (_, unit), damages in zip(choices.weights, self.weights, strict=True):
             pairs = zip(choices.weight_widths(unit), damages, strict=True)
-            rows.append(GroupDamage(unit.layers, "weights", tuple(pairs)))
+            rows.append(GroupDamage(unit.layers, "weights", tuple(pairs), unit.why))
         for (_, unit), damages in zip(choices.activations, self.activations, strict=True):
             pairs = zip(choices.activation_widths(unit), damages, strict=True)
-            rows.append(GroupDamage(unit.layers, "activations", tuple(pairs)))
+            rows.append(GroupDamage(unit.layers, "activations", tuple(pairs), unit.why))
         return tuple(rows)
 
 
