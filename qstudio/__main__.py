@@ -10,8 +10,8 @@ def main() -> int:
 
     arguments = sys.argv[1:]
     first = arguments[0] if arguments else ""
-    commands = ("inspect", "quantize", "train", "sensitivity", "search", "benchmark", "--help", "-h", "--version")
-    if first in commands:
+    commands = ("inspect", "quantize", "train", "sensitivity", "search", "benchmark", "doctor")
+    if first in (*commands, "--help", "-h", "--version"):
         from qstudio.cli import main as command_line
 
         return int(command_line(arguments))

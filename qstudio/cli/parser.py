@@ -30,6 +30,7 @@ examples:
   qstudio sensitivity model.onnx --data digits --bits 8,4,2
   qstudio search model.onnx --data digits --average-bits 4 -o model_mixed.onnx
   qstudio benchmark model_int8.onnx --batch 64
+  qstudio doctor
 
 'qstudio COMMAND --help' shows all options of a command.
 Exit status: 0 done, 2 something in the input has to be mended (one line says what), 1 a fault of the program,
@@ -196,6 +197,16 @@ def build_parser() -> Parser:
     timing.add_argument("--runs", type=_count, default=100, metavar="N", help="timed inferences (default: 100)")
     timing.add_argument("--warmup", type=_whole, default=20, metavar="N", help="inferences before (default: 20)")
     _output(benchmark)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="what this machine offers: versions, window, devices, int8 speed",
+        description="Look at the installation: versions, processor and what it means for int8, a window that opens,\n"
+        "devices with the reason where one is missing, folders. Nothing is changed and nothing is sent.",
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    _output(doctor)
     return parser
 
 

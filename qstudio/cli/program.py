@@ -78,7 +78,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def _command(name: str) -> Any:
-    from qstudio.cli import benchmarking, inspecting, quantizing, search, sensitivity, train
+    from qstudio.cli import benchmarking, doctor, inspecting, quantizing, search, sensitivity, train
 
     return {
         "inspect": inspecting.run,
@@ -87,6 +87,7 @@ def _command(name: str) -> Any:
         "sensitivity": sensitivity.run,
         "search": search.run,
         "benchmark": benchmarking.run,
+        "doctor": doctor.run,
     }[name]
 
 
