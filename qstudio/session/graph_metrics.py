@@ -1,0 +1,323 @@
+"""What the nodes of the graph are coloured by: each layer's figure under the present recipe. No Qt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from qstudio.core.inspection import DepthErrors, LayerNoise
+from qstudio.core.model_info import LayerInfo
+from qstudio.core.scheme import FLOAT_BITS, Scheme
+from qstudio.core.sensitivity import MEASURES, Candidate, SensitivityResult
+from qstudio.core.size import layer_bytes
+from qstudio.session.readout import inspect
+from qstudio.session.session import Session
+
+Worse = Literal["low", "high", ""]
+"""Which end of a metric is bad; empty where neither is."""
+
+
+@dataclass(frozen=True)
+class GraphMetric:
+    """A figure by which layers are coloured."""
+
+    id: str
+    title: str
+    unit: str
+    help: str
+    """What it is, and what is a good value."""
+    worse: Worse = ""
+    bounds: tuple[float, float] | None = None
+    """Ends of the colour scale; None = the smallest and the largest figure of the model. Fixed ones let an edit cool
+    its own node without moving the others."""
+    log: bool = False
+    """Whether colours follow the logarithm."""
+    sums: bool = False
+    """Whether a block shows the sum of its layers instead of the worst one."""
+
+
+METRICS: tuple[GraphMetric, ...] = (
+    GraphMetric(
+        "weight_sqnr",
+        "Weight SQNR",
+        "dB",
+        "Signal to quantization noise of the layer's weights, 10 log10(sum w^2 / sum (w - Q(w))^2), in dB; 6.02 dB for "
+        "each bit. 30 and more is good, under 20 is bad. ~ = estimated from the histogram.",
+        "low",
+        (10.0, 50.0),
+    ),
+    GraphMetric(
+        "accumulated",
+        "Output SQNR, all quantized",
+        "dB",
+        "Signal to noise of the layer's output with everything quantized as the recipe says, in dB: the error that has "
+        "accumulated down to here. 30 and more is good, under 20 is bad.",
+        "low",
+        (10.0, 50.0),
+    ),
+    GraphMetric(
+        "isolated",
+        "Output SQNR, this layer only",
+        "dB",
+        "Signal to noise of the layer's output with only this layer quantized, in dB: the error it makes itself. "
+        "30 and more is good, under 20 is bad.",
+        "low",
+        (10.0, 50.0),
+    ),
+    GraphMetric(
+        "downstream",
+        "Contribution downstream",
+        "dB",
+        "Signal to noise of the model's output with only this layer quantized, in dB: what this layer costs the whole. "
+        "The lowest figure is the layer to repair first.",
+        "low",
+        (10.0, 60.0),
+    ),
+    GraphMetric(
+        "sensitivity",
+        "Sensitivity",
+        "",
+        "Figure of the last sensitivity sweep, for the candidate with the fewest bits.",
+        "high",
+    ),
+    GraphMetric(
+        "share",
+        "Size share",
+        "%",
+        "Share of the quantized model's bytes that the layer takes, in percent: where fewer bits save most.",
+        sums=True,
+    ),
+    GraphMetric(
+        "macs",
+        "MACs",
+        "",
+        "Multiply-accumulates for one sample: where fewer bits can save most time. Colours are logarithmic.",
+        log=True,
+        sums=True,
+    ),
+    GraphMetric("weight_bits", "W bits", "bits", "Bits of each weight code.", bounds=(2.0, 8.0)),
+    GraphMetric(
+        "activation_bits", "A bits", "bits", "Bits of each code of the tensor the layer puts out.", bounds=(2.0, 8.0)
+    ),
+    GraphMetric("none", "No colour", "", "Nodes are not coloured."),
+)
+
+METRIC: dict[str, GraphMetric] = {metric.id: metric for metric in METRICS}
+OF_DEPTH = frozenset({"accumulated", "isolated", "downstream"})
+"""Metrics that the error over depth brings."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A layer's figure."""
+
+    value: float
+    """Infinite where there is no error at all."""
+    estimated: bool = False
+    """From histograms, not yet from the values themselves."""
+    stale: bool = False
+    """Of an earlier recipe; the present one's is on its way."""
+
+
+class DepthSource(Protocol):
+    """Where the error over depth comes from (`Session.preview`)."""
+
+    @property
+    def depth(self) -> DepthErrors | None:
+        """Of the present recipe."""
+
+    @property
+    def latest_depth(self) -> DepthErrors | None:
+        """Known last, perhaps of another recipe."""
+
+    @property
+    def depth_problem(self) -> str:
+        """Why there is none, in words."""
+
+    def request_depth(self) -> Callable[[], None]:
+        """Want it from now on; returns what withdraws the wish."""
+
+
+class SweepSource(Protocol):
+    """Where sensitivities come from (`Session.sensitivity`)."""
+
+    @property
+    def result(self) -> SensitivityResult | None:
+        """The latest sweep."""
+
+    @property
+    def stale(self) -> str:
+        """Why its figures are not those of what is chosen now; empty when they are."""
+
+
+class GraphFigures:
+    """Figures of a session's layers; cheap ones at once, weight errors after `learn`."""
+
+    def __init__(self, session: Session, depth: DepthSource, sweeps: SweepSource) -> None:
+        self._session, self._depth, self._sweeps = session, depth, sweeps
+        self._weights: dict[str, tuple[Scheme, Figure | None]] = {}
+        self._total_bytes: tuple[object, int] = (None, 0)
+        self._noise: tuple[DepthErrors | None, dict[str, LayerNoise]] = (None, {})
+        self._swept: tuple[SensitivityResult | None, str, Candidate | None, dict[str, float]] = (None, "", None, {})
+
+    def forget(self) -> None:
+        """Forget weight errors; other weights are shown, or their statistics have come."""
+        self._weights.clear()
+
+    # ---- one layer
+
+    def figure(self, metric: str, layer: LayerInfo) -> Figure | None:
+        """Return a layer's figure; None where it has none or it is not known yet."""
+        if metric in OF_DEPTH:
+            return self._of_depth(metric, layer.name)
+        if metric == "weight_sqnr":
+            return self._weight(layer)
+        if metric == "sensitivity":
+            value = self._sweep()[3].get(layer.name)
+            return None if value is None else Figure(value, stale=bool(self._sweeps.stale))
+        if metric == "share":
+            total = self._bytes()
+            own = layer_bytes(layer, self._session.settings(layer.name)) if total else 0
+            return Figure(100.0 * own / total) if own else None
+        if metric == "macs":
+            return Figure(float(layer.macs)) if layer.macs else None
+        if metric in ("weight_bits", "activation_bits"):
+            bits = self.bits(layer)[0 if metric == "weight_bits" else 1]
+            return None if bits is None else Figure(float(bits))
+        return None
+
+    def bits(self, layer: LayerInfo) -> tuple[int | None, int | None]:
+        """Return the bits of a layer's weight and output as applied; None where it has none."""
+        settings = self._session.settings(layer.name)
+        weight = settings.weight_scheme().bits if layer.weight is not None else None
+        return weight, settings.activation_scheme().bits if layer.activation is not None else None
+
+    def noise(self, layer: str) -> LayerNoise | None:
+        """Return the quantization noise at a layer's output as known last."""
+        depth = self._depth.depth or self._depth.latest_depth
+        if depth is not self._noise[0]:
+            self._noise = (depth, {} if depth is None else {noise.layer: noise for noise in depth.layers})
+        return self._noise[1].get(layer)
+
+    def _of_depth(self, metric: str, layer: str) -> Figure | None:
+        noise = self.noise(layer)
+        if noise is None:
+            return None
+        value = {
+            "accumulated": noise.accumulated_sqnr_db,
+            "isolated": noise.isolated_sqnr_db,
+            "downstream": noise.downstream_sqnr_db,
+        }[metric]
+        return None if value is None else Figure(value, stale=self._depth.depth is None)
+
+    def _weight(self, layer: LayerInfo) -> Figure | None:
+        if layer.weight is None:
+            return None
+        scheme = self._session.settings(layer.name).weight_scheme()
+        if scheme.is_float:
+            return None
+        preview = self._session.previews.get(layer.name)
+        if preview is not None and preview.scheme == scheme:
+            return Figure(float(preview.sqnr_db))
+        known = self._weights.get(layer.name)
+        if known is None or known[1] is None:
+            return None
+        return known[1] if known[0] == scheme else Figure(known[1].value, True, True)
+
+    def needs(self, layer: LayerInfo) -> bool:
+        """Return whether `learn` would bring a weight error that is not known yet."""
+        if layer.weight is None or layer.unsupported or layer.weight.id not in self._session.weight_statistics:
+            return False
+        scheme = self._session.settings(layer.name).weight_scheme()
+        known = self._weights.get(layer.name)
+        return not scheme.is_float and (known is None or known[0] != scheme)
+
+    def learn(self, layer: LayerInfo) -> None:
+        """Estimate a layer's weight error under its present scheme (1 to 7 ms)."""
+        readout = inspect(self._session, layer.name, "weight")
+        figure = None if readout is None else Figure(float(readout.sqnr_db), readout.exact is None)
+        self._weights[layer.name] = (self._session.settings(layer.name).weight_scheme(), figure)
+
+    def _bytes(self) -> int:
+        recipe = self._session.recipe
+        if self._total_bytes[0] is not recipe:
+            self._total_bytes = (recipe, self._session.quantized_size_bytes())
+        return self._total_bytes[1]
+
+    # ---- the sweep
+
+    def sweep_measure(self) -> str:
+        """Return the measure of `MEASURES` that the sweep is coloured by; empty without a sweep."""
+        return self._sweep()[1]
+
+    def sweep_candidate(self) -> Candidate | None:
+        """Return the candidate that the sweep is coloured by."""
+        return self._sweep()[2]
+
+    def _sweep(self) -> tuple[SensitivityResult | None, str, Candidate | None, dict[str, float]]:
+        result = self._sweeps.result
+        if result is not self._swept[0]:
+            self._swept = (result, *_one_column(result))
+        return self._swept
+
+    # ---- many layers
+
+    def together(self, metric: str, layers: Iterable[LayerInfo]) -> Figure | None:
+        """Return the figure of a block: the worst of its layers, or their sum where that is what counts."""
+        spec = METRIC[metric]
+        found = [figure for layer in layers if (figure := self.figure(metric, layer)) is not None]
+        if not found:
+            return None
+        values = [figure.value for figure in found]
+        worse = self.worse(metric)
+        value = sum(values) if spec.sums else max(values) if worse == "high" else min(values)
+        return Figure(value, any(f.estimated for f in found), any(f.stale for f in found))
+
+    def worse(self, metric: str) -> Worse:
+        """Return which end of a metric is bad now: that of a sensitivity depends on its measure and mode."""
+        if metric != "sensitivity":
+            return METRIC[metric].worse
+        result, measure, _, _ = self._sweep()
+        if result is None or not measure:
+            return "high"
+        # Sparing one layer of a quantized network: the best figure names the layer that hurts.
+        spares = result.mode == "disable" and measure != "hessian"
+        return "high" if MEASURES[measure].high_is_bad != spares else "low"
+
+    def unit(self, metric: str) -> str:
+        """Return the unit of a metric's figures now."""
+        if metric == "sensitivity":
+            measure = self.sweep_measure()
+            return MEASURES[measure].unit if measure else ""
+        return METRIC[metric].unit
+
+    def missing(self, metric: str) -> str:
+        """Return why a metric has no figures at all, and what to do about it; empty when it has some or will have."""
+        session = self._session
+        if metric in OF_DEPTH and self._depth.depth is None and self._depth.latest_depth is None:
+            if session.dataset is None:
+                return "Choose data first: errors of outputs are measured on samples"
+            return self._depth.depth_problem
+        if metric == "sensitivity" and not self.sweep_measure():
+            return "Not measured yet: run a sensitivity sweep"
+        return ""
+
+
+def _one_column(result: SensitivityResult | None) -> tuple[str, Candidate | None, dict[str, float]]:
+    """Return the finest measure of a sweep, its candidate with the fewest bits, and the figures by layer."""
+    if result is None or not result.cells:
+        return "", None, {}
+
+    def width(candidate: Candidate) -> float:
+        widths = [bits for bits in (candidate.weight_bits, candidate.activation_bits) if bits is not None]
+        return min((math.inf if bits == FLOAT_BITS else bits for bits in widths), default=math.inf)
+
+    candidate = min(result.candidates, key=width)
+    cells = [cell for cell in result.cells if cell.candidate == candidate]
+    for measure in ("kl", "sqnr", "loss", "hessian", "agreement"):
+        found = {cell.layer: value for cell in cells if (value := cell.value(measure)) is not None}
+        if found:
+            return measure, candidate, found
+    return "", None, {}
