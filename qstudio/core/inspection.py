@@ -137,6 +137,16 @@ class WeightPictures:
     layout: str = ""
     """What rows and columns are, in words."""
     notes: tuple[str, ...] = field(default=())
+    error: NDArray[np.float32] | None = None
+    """Root of the mean squared difference: [out, in] of each kernel, in the order of the picture; of a matrix as
+    `float`."""
+    codes: NDArray[np.int32] | None = None
+    """As `float`; None where a pixel stands for several values or the format has no integer codes."""
+    channel_side: int | None = None
+    """0: the picture's rows (of kernels) are output channels; 1: its columns; None: kernels with one input channel,
+    in reading order."""
+    channels: int = 1
+    """Output channels of the whole weight."""
 
 
 def ratio_db(signal: float, noise: float) -> float:
