@@ -1,22 +1,32 @@
-"""What onnxruntime makes of a model: its optimised graph, and why parts of it do not run on integer kernels."""
+"""What onnxruntime makes of a model: its optimised graph, and which parts of it run on integer kernels."""
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from qstudio.backends.origins import CONVERSIONS, HEAVY, Origins, own_name
 from qstudio.backends.ort import Model, make_session
 
-_INTEGER_PREFIXES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "NhwcMaxPool", "QMoE")
-_HEAVY = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "LSTM", "GRU", "RNN")
-_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
-_SHOWN = 4
+INTEGER_PREFIXES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "NhwcMaxPool", "QMoE")
+"""Operators that onnxruntime computes on integers."""
+
+_PASSING = (*CONVERSIONS, "Transpose", "ReorderInput", "ReorderOutput", "Clip", "Max", "Min")
+"""What stands at the edge of a layer: it converts, reorders, or cuts codes."""
+_PACKED_BITS = {
+    onnx.TensorProto.INT4: 4,
+    onnx.TensorProto.UINT4: 4,
+    onnx.TensorProto.FLOAT4E2M1: 4,
+    getattr(onnx.TensorProto, "INT2", -1): 2,
+    getattr(onnx.TensorProto, "UINT2", -2): 2,
+}
+"""Types with several values in a byte; onnx has those of 2 bits since 1.20."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,14 @@ class OptimizedGraph:
     """Names of the DequantizeLinear nodes that unpack a constant in every run."""
     uneven_depthwise: tuple[str, ...]
     """Depthwise convolutions whose weights have a zero point other than 0; onnxruntime is slow on them."""
+    conversion_layers: tuple[str, ...] = ()
+    """Names of the nodes that `conversions` stand beside, each once, in order."""
+    constant_layers: tuple[str, ...] = ()
+    """Names of the nodes that read what `constant_conversions` unpack, each once, in order."""
+    packed: tuple[tuple[str, int], ...] = ()
+    """(name, bits) of constants that the file holds several to a byte."""
+    narrow: tuple[tuple[str, int], ...] = ()
+    """(name, bits) of weights whose codes need fewer than 8 bits and take a byte each."""
 
 
 def optimized_graph(model: Model) -> OptimizedGraph:
@@ -52,50 +70,104 @@ def optimized_graph(model: Model) -> OptimizedGraph:
         path = str(Path(folder) / "optimized.onnx")
         make_session(model, optimized_path=path)
         proto = onnx.load(path)
-    return _described(proto)
+    return _described(proto, as_proto(model))
 
 
-def _own_name(name: str) -> str:
-    return re.sub(r"(_token_\d+|_nchwc|_nhwc)+$", "", name)
+def as_proto(model: Model) -> onnx.ModelProto:
+    """Return a model as a ModelProto, read from its path or bytes where it is not one."""
+    if isinstance(model, onnx.ModelProto):
+        return model
+    return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
 
 
-def _described(proto: onnx.ModelProto) -> OptimizedGraph:
-    graph = proto.graph
-    constants = {t.name: t for t in graph.initializer}
-    producer = {name: node for node in graph.node for name in node.output if name}
-    consumers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
+def _described(proto: onnx.ModelProto, source: onnx.ModelProto) -> OptimizedGraph:
+    nodes = list(proto.graph.node)
+    constants = {t.name: t for t in proto.graph.initializer}
+    origins = Origins(source)
+    called = [origins.main(own_name(node.name), node.op_type) for node in nodes]
+    around = _Neighbours(nodes, called, {node.name for node in source.graph.node})
     integer: list[str] = []
     layers: list[tuple[str, str]] = []
     between: list[tuple[str, str]] = []
     conversions: list[str] = []
     unpacked: list[str] = []
     uneven: list[str] = []
-    for node in graph.node:
-        reads = [producer[name] for name in node.input if name in producer]
-        writes = [n for name in node.output for n in consumers.get(name, [])]
-        if node.op_type in _CONVERSIONS:
-            (unpacked if node.input[0] in constants else conversions).append(_own_name(node.name))
-        elif node.op_type.startswith(_INTEGER_PREFIXES):
-            integer.append(_own_name(node.name))
+    beside: dict[str, None] = {}
+    reading: dict[str, None] = {}
+    for number, (node, name) in enumerate(zip(nodes, called, strict=True)):
+        if node.op_type in CONVERSIONS:
+            constant = node.input[0] in constants
+            (unpacked if constant else conversions).append(name)
+            (reading if constant else beside).update(dict.fromkeys(around.computing(number)))
+        elif node.op_type.startswith(INTEGER_PREFIXES):
+            integer.append(name)
             if node.op_type == "QLinearConv" and _is_uneven_depthwise(node, constants):
-                uneven.append(_own_name(node.name))
-        elif node.op_type in _HEAVY:
-            layers.append((_own_name(node.name), node.op_type))
-        elif any(n.op_type == "DequantizeLinear" for n in reads) and any(n.op_type == "QuantizeLinear" for n in writes):
-            between.append((_own_name(node.name), node.op_type))
-    counted = Counter(node.op_type for node in graph.node).most_common()
+                uneven.append(name)
+        elif node.op_type in HEAVY:
+            layers.append((name, node.op_type))
+        elif around.stands_between_conversions(number):
+            between.append((name, node.op_type))
     return OptimizedGraph(
-        tuple(counted),
+        tuple(Counter(node.op_type for node in nodes).most_common()),
         tuple(integer),
         tuple(layers),
         tuple(between),
         tuple(conversions),
         tuple(unpacked),
         tuple(uneven),
+        tuple(beside),
+        tuple(reading),
+        tuple((t.name, _PACKED_BITS[t.data_type]) for t in source.graph.initializer if t.data_type in _PACKED_BITS),
+        _narrow(source),
     )
+
+
+class _Neighbours:
+    """Which nodes of the optimised graph stand before and after each other."""
+
+    def __init__(self, nodes: list[onnx.NodeProto], called: list[str], known: set[str]) -> None:
+        self._nodes, self._called, self._known = nodes, called, known
+        producer = {name: number for number, node in enumerate(nodes) for name in node.output if name}
+        self._before = [[producer[name] for name in node.input if name in producer] for node in nodes]
+        self._after: list[list[int]] = [[] for _ in nodes]
+        for number, before in enumerate(self._before):
+            for other in before:
+                self._after[other].append(number)
+
+    def stands_between_conversions(self, number: int) -> bool:
+        """Return whether a node reads from a DequantizeLinear and writes to a QuantizeLinear."""
+        kinds = [{self._nodes[n].op_type for n in side[number]} for side in (self._before, self._after)]
+        return "DequantizeLinear" in kinds[0] and "QuantizeLinear" in kinds[1]
+
+    def computing(self, number: int) -> list[str]:
+        """Return the nodes of the file next to a conversion, past what only converts or reorders."""
+        found: list[str] = []
+        for side in (self._before, self._after):
+            waiting, seen = list(side[number]), {number}
+            while waiting:
+                other = waiting.pop(0)
+                if other in seen:
+                    continue
+                seen.add(other)
+                if self._called[other] in self._known and self._nodes[other].op_type not in _PASSING:
+                    found.append(self._called[other])
+                else:
+                    waiting += side[other]
+        return found
+
+
+def _narrow(source: onnx.ModelProto) -> tuple[tuple[str, int], ...]:
+    """Return (name, bits) of the weights in bytes whose codes need fewer than 8 bits."""
+    weights = {node.input[0] for node in source.graph.node if node.op_type == "DequantizeLinear"}
+    found = []
+    for tensor in source.graph.initializer:
+        if tensor.name in weights and tensor.data_type == onnx.TensorProto.INT8 and tensor.dims:
+            codes = numpy_helper.to_array(tensor)
+            largest = max(int(codes.max(initial=0)), -int(codes.min(initial=0)) - 1)
+            bits = int(np.ceil(np.log2(largest + 1))) + 1 if largest > 0 else 1
+            if bits < 8:
+                found.append((tensor.name, bits))
+    return tuple(found)
 
 
 def _is_uneven_depthwise(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
@@ -105,49 +177,3 @@ def _is_uneven_depthwise(node: onnx.NodeProto, constants: dict[str, onnx.TensorP
     zero_point = numpy_helper.to_array(constants[node.input[5]])
     # Unsigned weights are centred on 128.
     return bool((zero_point != (128 if zero_point.dtype.kind == "u" else 0)).any())
-
-
-def speed_notes(graph: OptimizedGraph, instructions: tuple[str, ...]) -> tuple[str, ...]:
-    """Return, in plain words, what keeps an exported model from being fast on this processor.
-
-    Every sentence is about something that was found in the optimised graph or in the list of instruction sets.
-
-    Args:
-        graph: From `optimized_graph` of the exported model.
-        instructions: Instruction sets that matter for int8, from `qstudio.backends.processor`.
-    """
-    notes = []
-    if graph.float_layers:
-        notes.append(
-            f"{len(graph.float_layers)} layers compute in float, because onnxruntime has no integer kernel for their "
-            f"operator, formats, bit widths or groups: {_listed(graph.float_layers)}"
-        )
-    if graph.between:
-        notes.append(
-            f"{len(graph.between)} operators compute in float between integer tensors: onnxruntime has no integer "
-            f"kernel for them or for a constant they read: {_listed(graph.between)}"
-        )
-    # One conversion at each end of the model is the way in and out.
-    if len(graph.conversions) > 2:
-        names = tuple((name, "") for name in graph.conversions)
-        notes.append(f"{len(names)} QuantizeLinear and DequantizeLinear nodes were not fused: {_listed(names)}")
-    if graph.constant_conversions:
-        names = tuple((name, "") for name in graph.constant_conversions)
-        notes.append(f"{len(names)} weights and biases are unpacked to float in every run: {_listed(names)}")
-    if graph.uneven_depthwise:
-        names = tuple((name, "") for name in graph.uneven_depthwise)
-        notes.append(
-            f"{len(names)} depthwise convolutions have asymmetric weights, for which onnxruntime has no fast kernel: "
-            f"{_listed(names)}. Choose symmetric weights"
-        )
-    if graph.integer and "x86" in instructions and not any("vnni" in i or "amx" in i for i in instructions):
-        notes.append(
-            "This processor has no VNNI instructions: 8-bit products gain little over float here, and full 8-bit "
-            "weights can saturate in 16 bits (choose 7-bit weights to be safe)"
-        )
-    return tuple(notes)
-
-
-def _listed(names: tuple[tuple[str, str], ...]) -> str:
-    shown = [f"{name} ({operator})" if operator else name for name, operator in names[:_SHOWN]]
-    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

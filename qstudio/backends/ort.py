@@ -23,7 +23,13 @@ _LONGEST_REASON = 300
 
 
 def make_session(
-    model: Model, *, threads: int = 0, optimize: bool = True, precise: bool = False, optimized_path: str = ""
+    model: Model,
+    *,
+    threads: int = 0,
+    optimize: bool = True,
+    precise: bool = False,
+    optimized_path: str = "",
+    profile_prefix: str = "",
 ) -> onnxruntime.InferenceSession:
     """Return a session on the CPU.
 
@@ -34,6 +40,7 @@ def make_session(
         precise: On x86 without VNNI, take integer kernels that cannot saturate in 16 bits (slower, up to 2x). Has no
             effect elsewhere.
         optimized_path: Where to write the optimised graph; empty = nowhere.
+        profile_prefix: Begin of the path that the profile goes to; empty = nothing is profiled.
 
     Raises:
         UserError: onnxruntime does not take the model; the sentence carries its reason.
@@ -47,6 +54,9 @@ def make_session(
         options.add_session_config_entry("session.x64quantprecision", "1")
     if optimized_path:
         options.optimized_model_filepath = optimized_path
+    if profile_prefix:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
     where = str(model) if isinstance(model, (str, Path)) else "model"
     with _in_words(where, "onnxruntime cannot load the model"):
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model

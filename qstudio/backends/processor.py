@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -42,6 +43,12 @@ def processor() -> tuple[str, tuple[str, ...]]:
     elif system == "Windows":
         name, found = _windows()
     return name or platform.processor() or machine or "unknown processor", (family, *found)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def read_cpuinfo(text: str) -> tuple[str, list[str]]:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from qstudio.backends.optimized import optimized_graph, speed_notes
-from qstudio.backends.ort import Model, input_dtype, make_session
-from qstudio.backends.processor import processor
+from qstudio.backends.feeds import random_feed as random_feed
+from qstudio.backends.optimized import optimized_graph
+from qstudio.backends.ort import Model, make_session
+from qstudio.backends.processor import processor, usable_cores
+from qstudio.backends.profile import operator_times
+from qstudio.backends.speed_reasons import note_of, speed_reasons, threads_reason, timed_reasons
 from qstudio.core.context import JobContext, SilentContext
 from qstudio.core.errors import UserError
-from qstudio.core.results import Latency, LatencyPair
+from qstudio.core.results import Latency, LatencyPair, OperatorTime, SpeedReason
 
 RUNS, WARMUP = 50, 10
 
 _TURN_SECONDS = 0.02
 """Each model runs this long before the other has its turn, so that a slow moment of the machine meets both."""
-_SMALL_MS = 0.5
-_DYNAMIC_SIZE = 1
+_AGAIN = 30
+"""Runs with one thread, and with all."""
+_LONG_MS = 20.0
+"""A model that takes longer is not timed with one thread besides: threads help it."""
 
 
 def measure_latency(
@@ -66,19 +71,53 @@ def measure_pair(
     return latency_pair(original, exported, exported_model)
 
 
-def latency_pair(original: Latency, exported: Latency, exported_model: Model) -> LatencyPair:
-    """Return two latencies measured in turns with the reasons, if the exported model is not faster."""
+def latency_pair(
+    original: Latency,
+    exported: Latency,
+    exported_model: Model,
+    *,
+    float_model: Model | None = None,
+    macs: Mapping[str, int] | None = None,
+    simulated: Latency | None = None,
+    ctx: JobContext | None = None,
+) -> LatencyPair:
+    """Return two latencies measured in turns with what keeps the exported model from being faster.
+
+    Args:
+        original: Of the float model.
+        exported: Of its export.
+        exported_model: The export.
+        float_model: The float model with the layers' names, to profile its operators beside the export's; None =
+            nothing is profiled.
+        macs: Multiply-accumulates of each layer by name.
+        simulated: Latency of the simulation, to be shown beside.
+        ctx: To be cancelled by.
+
+    Raises:
+        UserError: A model does not load or run.
+    """
     name, instructions = processor()
-    notes: tuple[str, ...] = ()
+    operators: tuple[OperatorTime, ...] = ()
+    if float_model is not None:
+        operators = operator_times(float_model, exported_model, exported.batch, exported.threads, ctx)
     # Below this the export is clearly faster and nothing needs explaining.
-    if exported.median > 0.9 * original.median:
-        notes = (_verdict(original, exported), *speed_notes(optimized_graph(exported_model), instructions))
-        if original.median < _SMALL_MS:
-            notes += (
-                f"The whole model takes {original.median:.2f} ms: calling each layer costs about as much as its "
-                "arithmetic, which is all that integers make faster",
-            )
-    return LatencyPair(original, exported, name, instructions, notes)
+    slow = exported.median > 0.9 * original.median
+    reasons = speed_reasons(optimized_graph(exported_model), instructions, macs)
+    reasons += timed_reasons(operators, original.median, macs)
+    if slow:
+        threads = _threads(exported, exported_model, ctx)
+        reasons += () if threads is None else (threads,)
+    notes = (_verdict(original, exported), *map(note_of, reasons)) if slow else ()
+    return LatencyPair(original, exported, name, instructions, notes, simulated, reasons, operators)
+
+
+def _threads(exported: Latency, model: Model, ctx: JobContext | None) -> SpeedReason | None:
+    """Time a quick model with one thread, and with its own once more right before; the best of two is compared."""
+    together, single = exported.median, None
+    if exported.threads > 1 and exported.median <= _LONG_MS:
+        again, alone = (measure_latency(model, exported.batch, n, _AGAIN, ctx=ctx) for n in (exported.threads, 1))
+        together, single = min(together, again.median), alone.median
+    return threads_reason(together, exported.threads, usable_cores(), single)
 
 
 def _verdict(original: Latency, exported: Latency) -> str:
@@ -136,26 +175,6 @@ def _timed(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray]) -
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the model cannot run on {shapes} ({reason})", "benchmark", "Check its inputs") from error
     return (time.perf_counter() - start) * 1e3
-
-
-def random_feed(session: onnxruntime.InferenceSession, batch: int) -> dict[str, np.ndarray]:
-    """Return data for all inputs: normally distributed floats, zeros for integers; dynamic axes other than the first 1.
-
-    Raises:
-        UserError: An input is not a tensor of numbers.
-    """
-    generator = np.random.default_rng(0)
-    feed: dict[str, np.ndarray] = {}
-    for value in session.get_inputs():
-        shape = [size if isinstance(size, int) else _DYNAMIC_SIZE for size in value.shape]
-        if shape and not isinstance(value.shape[0], int):
-            shape[0] = batch
-        dtype = input_dtype(value.type)
-        if np.issubdtype(dtype, np.floating):
-            feed[value.name] = generator.standard_normal(shape).astype(dtype)
-        else:
-            feed[value.name] = np.zeros(shape, dtype)
-    return feed
 
 
 def file_size_bytes(path: str | Path) -> int:

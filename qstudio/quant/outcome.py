@@ -38,6 +38,7 @@ from qstudio.quant.predictions import predictions_of
 from qstudio.quant.progress import RunProgress
 from qstudio.quant.prune.sparsity import sparse_saving, whole_sparsity, with_sparsity
 from qstudio.quant.simulate import SimulatedModel
+from qstudio.quant.simulation_time import simulation_latency
 from qstudio.quant.storage import exported_model, with_other_storage
 from qstudio.quant.verify import verify
 
@@ -160,7 +161,15 @@ def measure(
             threads = options.threads or os.cpu_count() or 1
             timed: list[Model] = [model.proto, path, *([other] if storage is not None else [])]
             latencies = measure_in_turns(timed, options.latency_batch, threads, ctx=progress.quiet)
-            pair = latency_pair(latencies[0], latencies[1], path)
+            pair = latency_pair(
+                latencies[0],
+                latencies[1],
+                path,
+                float_model=original.proto,
+                macs={layer.name: layer.macs for layer in original.layers if layer.macs},
+                simulated=simulation_latency(simulated, split, chosen, options.latency_batch, progress.quiet),
+                ctx=progress.quiet,
+            )
             if storage is not None:
                 storage = storage.with_latency(latencies[1].median, latencies[2].median)
             result = told("time", latency_ms=pair, storage=storage)

@@ -1,4 +1,4 @@
-"""Predictions of every evaluated sample: what they say, what they weigh, where they stay out of the way."""
+"""What a run keeps for being compared: predictions of every sample, and the simulation's time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def split_of(labels):
 
 @pytest.fixture(scope="module")
 def result():
-    options = PtqOptions(calibration_samples=32, eval_samples=150, measure_latency=False, threads=1)
+    options = PtqOptions(calibration_samples=32, eval_samples=150, latency_batch=3, threads=1)
     return run_ptq(small_cnn(), load_dataset("digits"), Recipe().with_default(weight_bits=3), options)
 
 
@@ -77,3 +77,14 @@ def test_a_million_samples_stay_under_50_mb():
     scores = np.zeros((1_000_000, 2), np.float32)
     found = predictions_of(CLASSES, scores, scores, split_of(np.zeros(1_000_000, np.int32)), np.arange(1_000_000))
     assert len(pickle.dumps(found)) < 50e6
+
+
+def test_a_run_times_the_simulation_and_profiles_operators(result):
+    pair = result.latency_ms
+    assert pair.simulated.batch == pair.exported.batch == 3
+    assert 0 < pair.simulated.p10 <= pair.simulated.median <= pair.simulated.p90
+    assert {name for row in pair.operators for name in row.layers} >= {"conv1", "conv2", "fc"}
+    assert "narrow" in {reason.kind for reason in pair.reasons}  # 3 bits in bytes
+    shown = plain(result)["latency_ms"]
+    assert shown["simulated"]["median"] == pair.simulated.median
+    assert shown["reasons"][0]["kind"] == pair.reasons[0].kind
