@@ -74,7 +74,7 @@ def plain_model(model: ModelInfo) -> dict[str, Any]:
 
 def plain_layer(layer: LayerInfo, settings: LayerSettings) -> dict[str, Any]:
     """Return a layer with the schemes of its sites under its settings."""
-    from qstudio.quant.layer_errors import scheme_text
+    from qstudio.core.formats import scheme_text
 
     schemes = {}
     if layer.weight is not None:

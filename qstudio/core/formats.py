@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from qstudio.core.errors import UserError
 from qstudio.core.registry import Registry
+from qstudio.core.scheme import Scheme, format_bits
 
 FAMILIES = ("affine", "levels", "float")
 """How a format is computed: `qstudio.core.affine`, `qstudio.core.levels`, `qstudio.core.float_formats`."""
@@ -305,3 +306,31 @@ def title_of(text: str) -> str:
     """Return a format's title with its variant: "Integer (affine), torch"."""
     found, variant = format_of(text)
     return found.title + next((f", {v.title}" for v in found.variants if v.id and v.id == variant), "")
+
+
+def scheme_text(scheme: Scheme) -> str:
+    """Return a scheme in words: "int8 symmetric channel minmax", "uint8 asymmetric tensor mse", "nf4 channel minmax".
+
+    A convention follows the width ("int8:torch"); "+1% float" are outliers that are kept; "dynamic" stands where a
+    calibration would; what is not rounded is "float".
+    """
+    if scheme.is_float:
+        return "float"
+    number_format, variant = format_of(scheme.format)
+    words = []
+    if number_format.id == "int":
+        signed = scheme.symmetric or scheme.kind == "weight"
+        words.append(f"{'int' if signed else 'uint'}{format_bits(scheme.bits)}{':' + variant if variant else ''}")
+        words.append("symmetric" if scheme.symmetric else "asymmetric")
+    elif number_format.bits[0] == number_format.bits[1]:
+        words.append(scheme.format)
+    else:
+        words.append(f"{scheme.format}/{format_bits(scheme.bits)}")
+    words.append(str(scheme.granularity))
+    if scheme.dynamic and number_format.family == "affine":
+        words.append("dynamic")
+    elif number_format.uses_range:
+        words.append(scheme.calibration)
+    if scheme.outliers:
+        words.append(f"+{scheme.outliers:g}% float")
+    return " ".join(words)

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from qstudio.core.affine import Encoding
 from qstudio.core.encodings import DynamicEncoding, Other, OutlierEncoding
-from qstudio.core.formats import format_of
+from qstudio.core.formats import scheme_text
 from qstudio.core.metrics import cosine, sqnr_db
 from qstudio.core.model_info import LayerInfo
 from qstudio.core.results import LayerResult
-from qstudio.core.scheme import Scheme, format_bits
 from qstudio.data.dataset import Split
 from qstudio.quant.encodings import Encodings
 from qstudio.quant.evaluate import Report, feeds
@@ -125,31 +124,3 @@ def _reach(encoding: Encoding | Other | None) -> tuple[float, float] | None:
     if encoding is None or isinstance(encoding, DynamicEncoding):
         return None
     return float(np.min(encoding.low)), float(np.max(encoding.high))
-
-
-def scheme_text(scheme: Scheme) -> str:
-    """Return a scheme in words: "int8 symmetric channel minmax", "uint8 asymmetric tensor mse", "nf4 channel minmax".
-
-    A convention follows the width ("int8:torch"); "+1% float" are outliers that are kept; "dynamic" stands where a
-    calibration would; what is not rounded is "float".
-    """
-    if scheme.is_float:
-        return "float"
-    number_format, variant = format_of(scheme.format)
-    words = []
-    if number_format.id == "int":
-        signed = scheme.symmetric or scheme.kind == "weight"
-        words.append(f"{'int' if signed else 'uint'}{format_bits(scheme.bits)}{':' + variant if variant else ''}")
-        words.append("symmetric" if scheme.symmetric else "asymmetric")
-    elif number_format.bits[0] == number_format.bits[1]:
-        words.append(scheme.format)
-    else:
-        words.append(f"{scheme.format}/{format_bits(scheme.bits)}")
-    words.append(str(scheme.granularity))
-    if scheme.dynamic and number_format.family == "affine":
-        words.append("dynamic")
-    elif number_format.uses_range:
-        words.append(scheme.calibration)
-    if scheme.outliers:
-        words.append(f"+{scheme.outliers:g}% float")
-    return " ".join(words)

@@ -10,14 +10,13 @@ from quant_cases import model_of, weights
 from refine_cases import CONV, images
 
 from qstudio.core.encodings import DynamicEncoding, LevelEncoding, OutlierEncoding
-from qstudio.core.formats import FORMATS
+from qstudio.core.formats import FORMATS, scheme_text
 from qstudio.core.recipe import Recipe
 from qstudio.core.rounding import round_values
 from qstudio.core.size import weight_bytes
 from qstudio.data.dataset import Split
 from qstudio.quant.calibrate import activation_statistics
 from qstudio.quant.encodings import Encodings, encodings_for
-from qstudio.quant.layer_errors import scheme_text
 from qstudio.quant.network import Network, network_for
 from qstudio.quant.simulate import SimulatedModel
 

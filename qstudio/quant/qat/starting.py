@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qstudio.core.affine import Encoding, as_groups, encode, fake_quantize, integer_range
 from qstudio.core.errors import UserError
+from qstudio.core.formats import scheme_text
 from qstudio.core.model_info import SiteInfo
 from qstudio.core.recipe import LayerSettings, Recipe, Rule
 from qstudio.core.scheme import FLOAT_BITS, Scheme
@@ -20,7 +21,6 @@ from qstudio.data.dataset import Split
 from qstudio.quant.encodings import Encodings, encodings_for
 from qstudio.quant.evaluate import Report, feeds
 from qstudio.quant.executor import Parameters
-from qstudio.quant.layer_errors import scheme_text
 from qstudio.quant.network import Network
 from qstudio.quant.statistics import StatisticsCollector
 
