@@ -36,6 +36,7 @@ _FIELDS = {
     "flip": "flip",
     "training_samples": "samples",
     "prune_steps": "pruning_steps",
+    "batchnorm": "batchnorm",
 }
 """Option -> field of Training."""
 
@@ -56,6 +57,11 @@ def training_choices(arguments: Namespace) -> Training:
         if not all(part.strip().isdigit() for part in parts):
             raise UserError(f"'{arguments.progressive}' is not a list of bit widths", "--progressive", "Write 8,4")
         chosen["progressive_bits"] = tuple(int(part) for part in parts)
+    if arguments.batchnorm_freeze is not None:
+        if not 0 <= arguments.batchnorm_freeze <= 100:
+            found = f"{arguments.batchnorm_freeze:g} is out of bounds"
+            raise UserError(found, "--batchnorm-freeze", "Choose a percentage, 0 to 100")
+        chosen["batchnorm_freeze"] = arguments.batchnorm_freeze / 100
     epochs = chosen.get("epochs", Training.epochs)
     if isinstance(epochs, int) and "warmup_epochs" not in chosen:
         chosen["warmup_epochs"] = min(Training.warmup_epochs, epochs)

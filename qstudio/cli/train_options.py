@@ -9,6 +9,9 @@ from qstudio.cli.prune_options import add_pruning_steps
 METHODS = ("ste", "lsq", "lsq+", "pact", "dorefa")
 """As `qstudio.core.training.METHODS`, which loads numpy."""
 
+BATCHNORMS = ("folded", "frozen", "live")
+"""As in `qstudio.core.training`."""
+
 TRAIN_EXAMPLES = """\
 examples:
   2 bits everywhere, learned steps, the float model as teacher:
@@ -25,7 +28,14 @@ examples:
     qstudio train model.onnx ... --resume q.onnx.checkpoints
 
 Trained on: the training split of --data, or --calibration-data (its training split, else all of it). A tenth of it is
-held out and picks the best epoch; what is evaluated on plays no part. BatchNormalization is folded before training."""
+held out and picks the best epoch; what is evaluated on plays no part. BatchNormalization is folded before training, or
+with --batchnorm at its end: at every epoch the folded, rounded network is what is measured."""
+
+_BATCHNORM = (
+    "folded: part of weight and bias from the first step on (default). frozen: scale and shift are trained, the"
+    " statistics are the float model's. live: batches are normalised with their own statistics, while the weight w is"
+    " rounded as w gamma / sigma with the running sigma, as it is folded at the end (Krishnamoorthi, 2018)"
+)
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +74,13 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--crop", type=int, metavar="N", help="crop images at random, padded by N pixels (default: 0)")
     group.add_argument("--flip", action="store_true", default=None, help="mirror half of the images")
+    group.add_argument("--batchnorm", choices=BATCHNORMS, help=_BATCHNORM)
+    group.add_argument(
+        "--batchnorm-freeze",
+        type=float,
+        metavar="PERCENT",
+        help="of the steps of each stage, after which live statistics stay as they are (default: 70; 100 = never)",
+    )
     add_pruning_steps(group)
     group.add_argument("--training-samples", type=int, metavar="N", help="use so many (default: all)")
     kept = parser.add_argument_group("checkpoints")

@@ -14,6 +14,7 @@ METHODS: tuple[str, ...] = ("ste", "lsq", "lsq+", "pact", "dorefa")
 OPTIMIZERS: tuple[str, ...] = ("adam", "sgd")
 SCHEDULES: tuple[str, ...] = ("cosine", "constant")
 INITIAL_SCALES: tuple[str, ...] = ("best", "ptq", "formula")
+BATCHNORMS: tuple[str, ...] = ("folded", "frozen", "live")
 
 TRAINED_REFINEMENTS: tuple[str, ...] = ("fold",)
 """Refinements that training takes over from the recipe; it replaces the others."""
@@ -72,6 +73,13 @@ class Training:
     pruning_steps: int = 1
     """In which single weights are pruned, at the beginning of the first so many epochs; the share grows with
     1 - (1 - step / steps)^3 (Zhu and Gupta, 2017). Filters go at once, before the first epoch."""
+    batchnorm: str = "folded"
+    """What a BatchNormalization is while training, where the recipe folds it. "folded": part of weight and bias from the
+    first step on. "frozen": its scale and shift are trained beside the weight, its statistics stay the float model's.
+    "live": batches are normalised with their own statistics, which also move the running ones; the weight is rounded as
+    it will be folded, with the running ones (Krishnamoorthi, 2018, section 3.2.2). Folded at the end in any case."""
+    batchnorm_freeze: float = 0.7
+    """Share of the steps of each stage after which live statistics stay as they are, 0..1; 1 = never."""
     held_out: float = 0.1
     """Share of the training samples (2,000 at most) that picks the best epoch and is not trained on."""
     samples: int | None = None
@@ -83,6 +91,7 @@ class Training:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             ("initial scales", self.initial_scales, INITIAL_SCALES),
+            ("batchnorm", self.batchnorm, BATCHNORMS),
         ):
             if value not in offered:
                 raise UserError(f"there is no {name} '{value}'", "training", f"Choose {', '.join(offered)}")
@@ -100,6 +109,7 @@ class Training:
         _bounded("crop padding", self.crop_padding, 0, 1024)
         _bounded("pruning steps", self.pruning_steps, 1, self.epochs)
         _bounded("PACT decay", self.pact_decay, 0.0, 1.0)
+        _bounded("BatchNorm freeze", self.batchnorm_freeze, 0.0, 1.0)
         _bounded("held-out share", self.held_out, 0.01, 0.5)
         if self.samples is not None:
             _bounded("training samples", self.samples, 2, 10**9)

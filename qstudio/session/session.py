@@ -415,6 +415,8 @@ class Session:
             return "The data has no training split: open data that has one"
         if self.options.calibration_data is None and not self.dataset.has_labels and not self.training.distill:
             return "The data has no labels: set the distillation share above 0"
+        if self.training.batchnorm != "folded" and "fold" not in self.recipe.refinements:
+            return "BatchNorm that training keeps is folded at the end: switch on the refinement Fold BatchNorm"
         return ""
 
     @property

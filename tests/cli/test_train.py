@@ -13,7 +13,9 @@ import onnx
 import pytest
 from cli_case import Told, command, environment, own_process
 
-from qstudio.cli.train_options import METHODS
+from qstudio.cli.parser import build_parser
+from qstudio.cli.train import training_choices
+from qstudio.cli.train_options import BATCHNORMS, METHODS
 from qstudio.core import training
 
 Cli = Callable[..., Told]
@@ -51,8 +53,9 @@ def test_training_reports_a_run_and_its_curve(cli: Cli, model: str, tmp_path: Pa
 
 
 def test_text_for_people_names_the_best_epoch(cli: Cli, model: str) -> None:
-    told = cli(*words(model, "--epochs", "1", "--distill"))
+    told = cli(*words(model, "--epochs", "1", "--distill", "--batchnorm", "live", "--batchnorm-freeze", "50"))
     assert told.status == 0, told.err
+    assert "there is no BatchNormalization that training could keep" in told.out
     assert "held-out training samples" in told.out
     assert "top-1 %" in told.out
 
@@ -95,6 +98,9 @@ def test_a_killed_command_resumes_to_the_same_numbers(model: str, tmp_path: Path
         (("--stop-training",), "--resume"),
         (("--distill", "7"), "distillation share"),
         (("--crop", "-3"), "crop padding"),
+        (("--batchnorm", "warm"), "--batchnorm"),
+        (("--batchnorm-freeze", "170"), "--batchnorm-freeze: 170 is out of bounds. Choose a percentage"),
+        (("--batchnorm", "live", "--refine", "none"), "the recipe does not fold"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(cli: Cli, model: str, more: tuple[str, ...], said: str) -> None:
@@ -106,3 +112,11 @@ def test_what_cannot_be_used_is_one_line(cli: Cli, model: str, more: tuple[str, 
 
 def test_help_and_engine_know_the_same_methods() -> None:
     assert METHODS == training.METHODS
+    assert BATCHNORMS == training.BATCHNORMS
+
+
+def test_the_share_of_live_statistics_is_given_in_percent() -> None:
+    given = build_parser().parse_args(words("m.onnx", "--batchnorm", "live", "--batchnorm-freeze", "55"))
+    chosen = training_choices(given)
+    assert (chosen.batchnorm, chosen.batchnorm_freeze) == ("live", 0.55)
+    assert training_choices(build_parser().parse_args(words("m.onnx"))).batchnorm == "folded"

@@ -24,6 +24,7 @@ from qstudio.ui.theme import theme
 from qstudio.ui.training.curves import ScaleHistory, TrainingCurves, stage_changes
 from qstudio.ui.training.fields import all_fields, blocked_fields
 from qstudio.ui.training.form import TrainingForm
+from qstudio.ui.training.panel import TrainingPanel
 
 EPOCHS = 4
 
@@ -113,6 +114,26 @@ def test_choices_go_to_the_session_and_back(studio: Any) -> None:
         widget = form.segments[name].button("best") if name in form.segments else form.boxes[name]
         assert not widget.isEnabled()
         assert reason in widget.toolTip()
+
+
+def test_what_becomes_of_batchnorm_is_said_and_needs_folding(studio: Any) -> None:
+    studio.open()
+    panel = TrainingPanel(studio.session, studio.bridge)
+    studio.show(panel, 540, 700)
+    freeze = panel.form.boxes["batchnorm_freeze"]
+    assert not freeze.isEnabled()
+    assert "BatchNorm is folded first." in panel.words.text()
+    panel.form.segments["batchnorm"].button("frozen").click()
+    assert "keeps its statistics and is folded at the end" in panel.words.text()
+    panel.form.segments["batchnorm"].button("live").click()
+    freeze.setValue(0.5)
+    assert "live for 50 % of the steps, then frozen, and folded at the end" in panel.words.text()
+    assert studio.session.training == Training(batchnorm="live", batchnorm_freeze=0.5)
+    studio.session.edit("no folding", replace(studio.session.recipe, refinements=()))
+    assert "switch on the refinement Fold BatchNorm" in panel.words.text()
+    panel.form.segments["batchnorm"].button("folded").click()
+    assert not studio.session.train_blocked
+    assert "BatchNorm keeps its statistics." in panel.words.text()
 
 
 def test_what_does_not_fit_is_said_and_taken_back(studio: Any) -> None:

@@ -154,12 +154,13 @@ class WeightQuantizer:
         """Return the learned tensors by name."""
         return {"weight": self.leaf} | ({"scale": self.scale.leaf} if self.scale is not None else {})
 
-    def values(self) -> Tensor:
-        """Return the rounded weight."""
+    def values(self, gain: Tensor | None = None) -> Tensor:
+        """Return the rounded weight, multiplied by a gain before (of a BatchNormalization that will be folded)."""
+        weight = self.leaf if gain is None else self.leaf * gain
         if self.scale is None:
-            return WeightRounding.apply(self.leaf, self._fixed, self._low, self._high, 1.0, True)
+            return WeightRounding.apply(weight, self._fixed, self._low, self._high, 1.0, True)
         scale = self._spread(self.scale.value())
-        return WeightRounding.apply(self.leaf, scale, self._low, self._high, self._factor, False)
+        return WeightRounding.apply(weight, scale, self._low, self._high, self._factor, False)
 
     def hold(self) -> None:
         """Keep the scale positive."""
@@ -172,17 +173,18 @@ class WeightQuantizer:
         self._low, self._high = self._bounds(encoding, spread(encoding.zero_point, self._shape, encoding))
         self._fixed = self._spread(torch.tensor(encoding.scale, device=self._device))
 
-    def encoding(self) -> Encoding:
-        """Return what the weight is to be rounded with now."""
+    def encoding(self, gain: Tensor | None = None) -> Encoding:
+        """Return what the weight is to be rounded with now; a gain is in the weight, not in its scale."""
         return self.start if self.scale is None else replace(self.start, scale=self.scale.numpy())
 
-    def float_values(self) -> NDArray[np.float32]:
-        """Return the weight before rounding."""
-        return self.leaf.detach().cpu().numpy().copy()
+    def float_values(self, gain: Tensor | None = None) -> NDArray[np.float32]:
+        """Return the weight before rounding, as it is folded."""
+        leaf = self.leaf.detach()
+        return (leaf.clone() if gain is None else leaf * gain.detach()).cpu().numpy()
 
-    def latent_values(self) -> NDArray[np.float32]:
+    def latent_values(self, gain: Tensor | None = None) -> NDArray[np.float32]:
         """Return what another stage of training starts from: the weight before rounding."""
-        return self.float_values()
+        return self.float_values(gain)
 
     def _bounds(self, encoding: Encoding, zero: NDArray[np.int32]) -> tuple[Tensor | float, Tensor | float]:
         if zero.size and (zero == zero.flat[0]).all():
@@ -207,7 +209,8 @@ class DorefaWeight:
 
     Q rounds [0, 1] to 2^b levels. S is a constant: in the paper it is 1, since a BatchNormalization follows; here that
     is folded into the weight, and S is the largest magnitude of each channel (or of the tensor) at the start. v starts
-    so that w without Q is the float weight exactly: v = atanh(0.9 w / max|w|).
+    so that w without Q is the float weight exactly: v = atanh(0.9 w / max|w|). Where a BatchNormalization is kept, its
+    gain multiplies S, which therefore has to be one of each channel.
 
     Zero is not among the levels, so that in files the codes are the odd numbers of a grid with half the step.
     """
@@ -219,17 +222,8 @@ class DorefaWeight:
         self._size = torch.where(largest > 0, largest, torch.ones_like(largest))
         self._levels = float(2**bits - 1)
         self.leaf = torch.atanh(0.9 * values.detach() / self._size).requires_grad_()
-        scale = (self._size / self._levels).reshape(-1).cpu().numpy()
-        levels = int(self._levels)
-        per_channel = axis is not None
-        self._encoding = Encoding(
-            scale if per_channel else scale.reshape(()),
-            np.zeros(scale.shape if per_channel else (), np.int32),
-            -levels,
-            levels,
-            axis,
-        )
         self._step = self._size / self._levels
+        self._axis = axis
 
     @staticmethod
     def suits(bits: int) -> bool:
@@ -240,29 +234,34 @@ class DorefaWeight:
         """Return the learned tensors by name."""
         return {"weight": self.leaf}
 
-    def values(self) -> Tensor:
-        """Return the rounded weight."""
+    def values(self, gain: Tensor | None = None) -> Tensor:
+        """Return the rounded weight, multiplied by a gain (of a BatchNormalization that will be folded)."""
         bent = torch.tanh(self.leaf)
         share = bent / (2 * bent.abs().amax(self._dims, keepdim=True).clamp_min(1e-12)) + 0.5
-        return (2 * StraightRound.apply(share * self._levels) - self._levels) * self._step
+        step = self._step if gain is None else self._step * gain
+        return (2 * StraightRound.apply(share * self._levels) - self._levels) * step
 
     def hold(self) -> None:
         """Do nothing: there is no learned scale."""
 
-    def encoding(self) -> Encoding:
+    def encoding(self, gain: Tensor | None = None) -> Encoding:
         """Return the grid with half the step that holds all levels and zero."""
-        return self._encoding
+        step = self._step if gain is None else (self._step * gain.detach()).abs()
+        scale = step.reshape(-1 if self._axis is not None else ()).cpu().numpy()
+        levels = int(self._levels)
+        return Encoding(scale, np.zeros(scale.shape, np.int32), -levels, levels, self._axis)
 
-    def float_values(self) -> NDArray[np.float32]:
+    def float_values(self, gain: Tensor | None = None) -> NDArray[np.float32]:
         """Return the levels themselves: what is rounded to the grid without change."""
         with torch.no_grad():
-            return self.values().cpu().numpy().copy()
+            return self.values(gain).cpu().numpy().copy()
 
-    def latent_values(self) -> NDArray[np.float32]:
+    def latent_values(self, gain: Tensor | None = None) -> NDArray[np.float32]:
         """Return what another stage of training starts from: w without Q."""
         with torch.no_grad():
             bent = torch.tanh(self.leaf)
-            return (bent / bent.abs().amax(self._dims, keepdim=True).clamp_min(1e-12) * self._size).cpu().numpy()
+            size = self._size if gain is None else self._size * gain
+            return (bent / bent.abs().amax(self._dims, keepdim=True).clamp_min(1e-12) * size).cpu().numpy()
 
 
 def gradient_scale(count: float, largest: float) -> float:

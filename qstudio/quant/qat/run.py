@@ -27,6 +27,7 @@ from qstudio.quant.prune.gradual import GradualPruning
 from qstudio.quant.prune.run import prune_model
 from qstudio.quant.prune.sparsity import single_prunings
 from qstudio.quant.ptq import check_network
+from qstudio.quant.qat.batchnorm import FileNorm, file_norms
 from qstudio.quant.qat.checkpoint import CheckpointFolder
 from qstudio.quant.qat.quantizers import DorefaWeight
 from qstudio.quant.qat.samples import TrainingSamples
@@ -93,12 +94,16 @@ def run_qat(
     trained_on = TrainingSamples(network, dataset, calibration_dataset, training, options.seed, bool(training.distill))
     notes: list[str] = []
     pruning: GradualPruning | None = None
+    prepared = model
     if prunes(recipe):
         first = share_after(1, training.pruning_steps)
         pruned = prune_model(model, recipe, samples, device=options.device, share=first, ctx=Checked(ctx))
-        network, notes = network_for(pruned.model, folds, options.device), [*pruned.notes]
+        prepared = pruned.model
+        network, notes = network_for(prepared, folds, options.device), [*pruned.notes]
         _check_zeros(network, recipe, training.method)
         pruning = GradualPruning(network, recipe, samples, training.pruning_steps)
+    norms, about_norms = _kept_norms(prepared, network, folds, training)
+    notes += about_norms
     steps = training.epochs * len(trained_on.trained) / max(len(samples.evaluation_indices), 1)
     progress = RunProgress(ctx, options.measure_latency, recipe, steps)
     notes += [*network.notes, *samples.notes]
@@ -151,6 +156,7 @@ def run_qat(
             folder,
             original,
             pruning,
+            norms,
         )
         with torch.enable_grad():
             trained = trainer.run(further=further)
@@ -169,6 +175,31 @@ def run_qat(
         held_out_samples=len(trained_on.held_out),
         resumed_after=trained.resumed_after,
     )
+
+
+def _kept_norms(
+    model: LoadedModel, network: Network, folds: bool, training: Training
+) -> tuple[dict[str, FileNorm], list[str]]:
+    """Return each BatchNormalization that is kept while training, by weight site, and what to say about it.
+
+    Raises:
+        UserError: It is to be kept and then folded, and the recipe does not fold.
+    """
+    if training.batchnorm == "folded":
+        return {}, []
+    if not folds:
+        raise UserError(
+            "a BatchNormalization that is kept in training is folded at its end, and the recipe does not fold",
+            "BatchNorm",
+            "Choose the refinement fold, or BatchNorm folded",
+        )
+    norms, notes = file_norms(model.proto, network)
+    if not norms:
+        return {}, ["there is no BatchNormalization that training could keep", *notes]
+    how = "with the statistics of the float model"
+    if training.batchnorm == "live":
+        how = f"with live statistics for {100 * training.batchnorm_freeze:g} % of the steps"
+    return norms, [f"{len(norms)} BatchNormalizations were trained {how}, and folded at the end", *notes]
 
 
 def _check_zeros(network: Network, recipe: Recipe, method: str) -> None:

@@ -23,6 +23,7 @@ from qstudio.quant.encodings import Encodings
 from qstudio.quant.evaluate import predict
 from qstudio.quant.network import Network
 from qstudio.quant.prune.gradual import GradualPruning, Masks
+from qstudio.quant.qat.batchnorm import FileNorm
 from qstudio.quant.qat.checkpoint import CheckpointFolder, Progress, Saved, later
 from qstudio.quant.qat.losses import Seen, Teacher, divergence, loss_of
 from qstudio.quant.qat.samples import TrainingSamples
@@ -61,6 +62,7 @@ class Trainer:
         checkpoints: Where states are kept; None keeps none.
         original: The float network before it was pruned: teacher, and what is compared with; None = `network`.
         pruning: Of single weights, in steps; None where none are pruned.
+        norms: Of each BatchNormalization that is kept, by the site of the weight it is folded into.
 
     Raises:
         UserError: The network's output is not a row of class scores.
@@ -79,8 +81,9 @@ class Trainer:
         checkpoints: CheckpointFolder | None = None,
         original: Network | None = None,
         pruning: GradualPruning | None = None,
+        norms: Mapping[str, FileNorm] | None = None,
     ) -> None:
-        self._original, self._pruning = original or network, pruning
+        self._original, self._pruning, self._norms = original or network, pruning, norms or {}
         self._network, self._samples, self._calibration = network, samples, calibration
         self._statistics, self._recipe, self._training = statistics, recipe, training
         self._ctx, self._on_point, self._checkpoints = ctx, on_point, checkpoints
@@ -192,7 +195,7 @@ class Trainer:
     def _state(
         self, start: Encodings, values: dict[str, NDArray[np.float32]], progress: Progress, masks: Masks
     ) -> _State:
-        student = Student(self._network, start, values, self._training)
+        student = Student(self._network, start, values, self._training, self._norms)
         student.prune(masks)
         return _State(student, Stepper(student, self._training), start, values, progress)
 
@@ -213,7 +216,9 @@ class Trainer:
             feed = {self._network.inputs[0]: inputs}
             answer, features = teacher.answer(positions, feed) if teacher.needed else (None, {})
             seen = Seen(teacher.features)
-            outputs = state.student.run(feed, observe=seen if teacher.features else None)
+            observe = seen if teacher.features else None
+            live = training.batchnorm == "live" and done + step < training.batchnorm_freeze * stage.epochs * per_epoch
+            outputs = state.student.run_live(feed, observe) if live else state.student.run(feed, observe)
             scores = outputs[self._network.outputs[0]]
             loss = loss_of(scores.reshape(len(scores), -1), labels, answer, seen.values, features, training)
             penalty = state.student.pact_penalty()

@@ -181,6 +181,45 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        "BatchNormalization",
+        (
+            Field(
+                "batchnorm",
+                "BatchNorm",
+                "What a BatchNormalization behind a layer is while training; folded at the end in any case.",
+                choices=(
+                    Choice(
+                        "folded",
+                        "Folded",
+                        "W = w gamma / sigma is what is trained, the statistics are the float model's. The first choice"
+                        " for few epochs, small batches and 8 to 4 bits. Jacob et al., 2018.",
+                    ),
+                    Choice(
+                        "frozen",
+                        "Frozen",
+                        "w, gamma and beta are trained, rounded as Q(w gamma / sigma); the statistics are the float"
+                        " model's. Moves whole channels more easily than Folded.",
+                    ),
+                    Choice(
+                        "live",
+                        "Live",
+                        "Q(w gamma / sigma) with the running sigma, the result times sigma / sigma_B and centred with"
+                        " mu_B: the batch's own statistics, which move the running ones. For many epochs with batches"
+                        " of 32 or more, where rounding moves the statistics far. Krishnamoorthi, 2018, section 3.2.2.",
+                    ),
+                ),
+            ),
+            Field(
+                "batchnorm_freeze",
+                "Freeze after",
+                "Share of the steps of each stage, 0 to 1, after which live statistics stay as they are and the network"
+                " is trained as it is deployed; 1 = never. Krishnamoorthi, 2018, section 3.2.2.",
+                0.0,
+                1.0,
+            ),
+        ),
+    ),
+    Group(
         "Distillation from the float model",
         (
             Field(
@@ -239,6 +278,8 @@ def blocked_fields(training: Training) -> dict[str, str]:
         reasons["scale_rate"] = "Only LSQ, LSQ+ and PACT learn scales"
     if training.method != "pact":
         reasons["pact_decay"] = "Only PACT learns clips"
+    if training.batchnorm != "live":
+        reasons["batchnorm_freeze"] = "Only live statistics can be frozen"
     if training.distill == 0:
         reasons["temperature"] = "Set the distillation share above 0 first"
     return reasons

@@ -106,9 +106,17 @@ class TrainingPanel(QFrame):
             words = tr("A checkpoint after epoch {e} is there: resume it, or start anew, which discards it.")
             parts = [words.format(e=left.epoch)]
         else:
-            fold = tr("BatchNorm is folded first.") if "fold" in chosen else tr("BatchNorm keeps its statistics.")
-            parts = [tr("Trains at the recipe's bits, from the ranges of PTQ."), fold]
+            parts = [tr("Trains at the recipe's bits, from the ranges of PTQ."), self._tell_batchnorm("fold" in chosen)]
         other = [REFINEMENTS[name].title for name in chosen if name not in TRAINED_REFINEMENTS]
         if other:
             parts.append(tr("Left out, as training does their work: {names}.").format(names=", ".join(other)))
         return " ".join(parts)
+
+    def _tell_batchnorm(self, folds: bool) -> str:
+        chosen = self._session.training.batchnorm
+        if chosen == "folded":
+            return tr("BatchNorm is folded first.") if folds else tr("BatchNorm keeps its statistics.")
+        if chosen == "frozen":
+            return tr("BatchNorm keeps its statistics and is folded at the end.")
+        share = 100 * self._session.training.batchnorm_freeze
+        return tr("BatchNorm is live for {p:g} % of the steps, then frozen, and folded at the end.").format(p=share)
