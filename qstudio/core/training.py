@@ -74,10 +74,11 @@ class Training:
     """In which single weights are pruned, at the beginning of the first so many epochs; the share grows with
     1 - (1 - step / steps)^3 (Zhu and Gupta, 2017). Filters go at once, before the first epoch."""
     batchnorm: str = "folded"
-    """What a BatchNormalization is while training, where the recipe folds it. "folded": part of weight and bias from the
-    first step on. "frozen": its scale and shift are trained beside the weight, its statistics stay the float model's.
-    "live": batches are normalised with their own statistics, which also move the running ones; the weight is rounded as
-    it will be folded, with the running ones (Krishnamoorthi, 2018, section 3.2.2). Folded at the end in any case."""
+    """What a BatchNormalization is while training, where the recipe folds it. "folded": part of weight and bias from
+    the first step on. "frozen": its scale and shift are trained beside the weight, its statistics stay the float
+    model's. "live": batches are normalised with their own statistics, which also move the running ones; the weight is
+    rounded as it will be folded, with the running ones (Krishnamoorthi, 2018, section 3.2.2). Folded at the end in any
+    case."""
     batchnorm_freeze: float = 0.7
     """Share of the steps of each stage after which live statistics stay as they are, 0..1; 1 = never."""
     held_out: float = 0.1
