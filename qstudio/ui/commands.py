@@ -176,6 +176,9 @@ class Commands(QObject):
         """Stop the run in progress; where there is none, the work in the background."""
         if self.session.running is not None:
             self.session.cancel_run()
+        elif self.session.sensitivity.running or self.session.search.running:
+            self.session.sensitivity.cancel()
+            self.session.search.cancel()
         else:
             self.session.cancel_work()
 

@@ -47,6 +47,13 @@ P = PanelSpec
 PANELS: tuple[PanelSpec, ...] = (
     P("layer_table", "Layers", "tabs", "qstudio.ui.table.layer_table:LayerTable"),
     P("refinements", "Refinements", "tabs", "qstudio.ui.refinements.panel:RefinementsPanel"),
+    P(
+        "sensitivity",
+        "Sensitivity",
+        "tabs",
+        "qstudio.ui.sensitivity.panel:SensitivityPanel",
+        help="Which layers hurt: each width tried on each layer",
+    ),
     P("training_panel", "Training", "tabs", "qstudio.ui.training.panel:TrainingPanel", beside="curves"),
     P("data_panel", "Data", "tabs", "qstudio.ui.data.data_panel:DataPanel", beside="-"),
     P("inspector", "Inspector", "explore", "qstudio.ui.inspector.panel:InspectorPanel"),

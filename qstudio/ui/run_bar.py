@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from qstudio.core.results import Device
-from qstudio.engine.messages import JobState
+from qstudio.engine.messages import JobState, Progress
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
@@ -183,7 +183,10 @@ class RunBar(QFrame):
         self._session.set_options(seed=value)
 
     def _on_force_stop(self) -> None:
-        self._session.force_stop_run()
+        if self._session.running is not None:
+            self._session.force_stop_run()
+        else:
+            self._session.force_stop_work()
 
     # ---- following the session
 
@@ -244,7 +247,7 @@ class RunBar(QFrame):
 
     def _on_changed(self, _value: object = None) -> None:
         run = self._session.running
-        stopping = run is not None and run.state is JobState.CANCELLING
+        stopping = self._stopping
         if stopping and not self._force_timer.isActive() and self._cancelling_since is None:
             self._cancelling_since = time.monotonic()
             self._force_timer.start()
@@ -257,9 +260,17 @@ class RunBar(QFrame):
         else:
             self._show_work()
 
+    @property
+    def _stopping(self) -> bool:
+        """Whether what takes the run process has been asked to stop: a run, a sweep or a search."""
+        session = self._session
+        run = session.running
+        if run is not None:
+            return run.state is JobState.CANCELLING
+        return session.sensitivity.stopping or session.search.stopping
+
     def _on_still_stopping(self) -> None:
-        run = self._session.running
-        self.force_stop.setVisible(run is not None and run.state is JobState.CANCELLING)
+        self.force_stop.setVisible(self._stopping)
 
     def _show_run(self, run: Run) -> None:
         progress = run.progress
@@ -278,9 +289,12 @@ class RunBar(QFrame):
         self.phase.setToolTip(f"{run.title}: {self.phase.text()}")
 
     def _show_work(self) -> None:
-        work = self._session.work
-        busy = next((job for job in work if job.progress is not None and job.progress.total > 0), None)
-        if busy is not None and busy.progress is not None:
+        session = self._session
+        busy = next((job for job in session.work if job.progress is not None and job.progress.total > 0), None)
+        long = next((lens for lens in (session.sensitivity, session.search) if lens.running), None)
+        if long is not None:
+            self._show_long(long.progress, long.stopping)
+        elif busy is not None and busy.progress is not None:
             self._show_progress(busy.progress.done, busy.progress.total)
             self.phase.setText(busy.progress.note or tr("working"))
         elif self._session.opening:
@@ -291,6 +305,15 @@ class RunBar(QFrame):
             last = next((run for run in reversed(self._session.runs) if run.state.is_final), None)
             self.phase.setText(f"{last.title}: {last.error}" if last and last.error else "")
         self.phase.setToolTip(self.phase.text())
+
+    def _show_long(self, progress: Progress | None, stopping: bool) -> None:
+        """Show how far a sweep or a search is."""
+        self._show_progress(progress.done if progress else 0.0, progress.total if progress else 0.0)
+        if stopping or progress is None or progress.total <= 0:
+            self.phase.setText(tr("stopping…") if stopping else tr("waiting"))
+            return
+        left = f"{format_seconds(progress.seconds_left)} {tr('left')}, " if progress.seconds_left else ""
+        self.phase.setText(f"{100 * progress.done / progress.total:.0f} %, {left}{progress.note}")
 
     def _show_progress(self, done: float, total: float) -> None:
         """Show a share, or that something runs whose length is not known."""

@@ -1,28 +1,18 @@
-"""What all plots share: the theme, calm axes, a legend line, and ways to take a picture or the numbers away."""
+"""What all plots share: the theme, calm axes, a legend line, a picture of themselves."""
 
 from __future__ import annotations
-
-import csv
-import io
-import os
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyqtgraph as pg
 import pyqtgraph.exporters  # registers the exporters; pyqtgraph does not do it by itself
-from numpy.typing import NDArray
 from PySide6.QtCore import QBuffer, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QAction, QColor, QContextMenuEvent, QImage, QPainter, QResizeEvent
+from PySide6.QtGui import QColor, QImage, QPainter, QResizeEvent
 from PySide6.QtSvg import QSvgGenerator
-from PySide6.QtWidgets import QApplication, QFileDialog, QLabel, QMenu, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
-from qstudio.session.options import Notice
-from qstudio.ui.text import tr
+from qstudio.ui.plots.take_away import Column as Column
+from qstudio.ui.plots.take_away import TakeAway
 from qstudio.ui.theme import Palette, theme
-
-Column = tuple[str, NDArray[np.generic] | Sequence[object]]
-"""A heading and its values."""
 
 AXIS_WIDTH = 46
 """Pixels of every left axis, so that plots above each other line up and nothing moves when numbers change."""
@@ -64,7 +54,7 @@ class CalmViewBox(pg.ViewBox):  # type: ignore[misc]
             ev.ignore()  # type: ignore[attr-defined]
 
 
-class Plot(pg.PlotWidget):  # type: ignore[misc]
+class Plot(TakeAway, pg.PlotWidget):  # type: ignore[misc]
     """A plot that follows the theme and gives away its picture and its data.
 
     Subclasses add items once, update them, set their colours in `restyle`, and return their numbers in `columns`.
@@ -76,8 +66,9 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
     def __init__(self, name: str, x_label: str, y_label: str, parent: QWidget | None = None, zoomable: bool = False):
         view = CalmViewBox(zoomable)
         axes = {side: CalmAxis(side) for side in ("bottom", "left")}
-        super().__init__(parent, viewBox=view, axisItems=axes, enableMenu=False)
+        super().__init__(parent, viewBox=view, axisItems=axes, enableMenu=False)  # type: ignore[call-arg]
         self.name = name
+        self.can_zoom = zoomable
         self.setAccessibleName(name)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setFrameShape(self.Shape.NoFrame)
@@ -182,13 +173,6 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
 
     # ---- taking it away
 
-    def columns(self) -> tuple[Column, ...]:
-        """Return what the plot shows as columns of a table (they may differ in length)."""
-        return ()
-
-    def show_everything(self) -> None:
-        """Undo zooming and panning; subclasses that allow them override this."""
-
     def picture(self) -> QImage:
         """Return the plot as an image, twice as wide as on the screen."""
         exporter = pyqtgraph.exporters.ImageExporter(self.plotItem)
@@ -213,85 +197,3 @@ class Plot(pg.PlotWidget):  # type: ignore[misc]
         self.scene().render(painter, QRectF(self.rect()), self.sceneRect())
         painter.end()
         return bytes(buffer.data().data())
-
-    def csv_text(self) -> str:
-        """Return the plot's numbers as CSV with a heading line."""
-        columns = self.columns()
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([heading for heading, _ in columns])
-        for row in range(max((len(values) for _, values in columns), default=0)):
-            writer.writerow([values[row] if row < len(values) else "" for _, values in columns])
-        return out.getvalue()
-
-    def menu(self) -> QMenu:
-        """Return the context menu."""
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        blocked = tr("There is nothing to save yet") if self.message else ""
-        for text, call in (
-            (tr("Copy picture"), self.copy_picture),
-            (tr("Save picture as PNG…"), self._save_png),
-            (tr("Save picture as SVG…"), self._save_svg),
-            (tr("Save data as CSV…"), self._save_csv),
-        ):
-            action = QAction(text, menu)
-            action.triggered.connect(call)
-            action.setEnabled(not blocked)
-            action.setToolTip(blocked or text)
-            menu.addAction(action)
-        if self.getViewBox().zoomable:
-            menu.addSeparator()
-            menu.addAction(tr("Show everything"), self.show_everything)
-        menu.setToolTipsVisible(True)
-        return menu
-
-    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
-        """Open the plot's own menu instead of pyqtgraph's."""
-        self.menu().popup(event.globalPos())
-        event.accept()
-
-    def copy_picture(self) -> None:
-        """Put the picture on the clipboard."""
-        QApplication.clipboard().setImage(self.picture())
-        self.notice_posted.emit(Notice("info", tr("The picture is on the clipboard.")))
-
-    def _save_png(self) -> None:
-        path = self._ask_path(tr("Save picture as PNG"), "png")
-        if path:
-            self.save(path)
-
-    def _save_svg(self) -> None:
-        path = self._ask_path(tr("Save picture as SVG"), "svg")
-        if path:
-            self.save(path)
-
-    def _save_csv(self) -> None:
-        path = self._ask_path(tr("Save data as CSV"), "csv")
-        if path:
-            self.save(path)
-
-    def _ask_path(self, title: str, ending: str) -> str:
-        proposal = self.name.lower().replace(" ", "-") + f".{ending}"
-        path, _ = QFileDialog.getSaveFileName(self, title, proposal, f"{ending.upper()} (*.{ending})")
-        return path if not path or Path(path).suffix else f"{path}.{ending}"
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture (.png, .svg) or the data (anything else, as CSV); the outcome is posted as a notice."""
-        target = Path(path)
-        ending = target.suffix.lower()
-        try:
-            if ending == ".png":
-                if not self.picture().save(str(target)):
-                    raise OSError(0, tr("the file cannot be written"))
-            elif ending == ".svg":
-                target.write_bytes(self.svg())
-            else:
-                target.write_text(self.csv_text(), encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            self.notice_posted.emit(
-                Notice("error", f"{target}: {tr('not saved')} ({reason}). {tr('Choose another folder')}.")
-            )
-            return
-        self.notice_posted.emit(Notice("info", f"{tr('Saved')} {target.name}."))

@@ -1,0 +1,1 @@
+"""The tab that shows which layers hurt."""
