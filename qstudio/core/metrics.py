@@ -12,6 +12,9 @@ from qstudio.core.results import Metrics
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
 
+_EXACT_PAIRS = 500
+"""Discordant pairs up to which McNemar's p is summed in whole numbers."""
+
 
 def sqnr_db(reference: NDArray[np.floating], value: NDArray[np.floating]) -> float:
     """Return 10 log10(sum x^2 / sum (x - x^)^2) in dB; inf when equal, 0 for an all-zero reference that is not met."""
@@ -49,8 +52,12 @@ def mcnemar_p(to_wrong: int, to_right: int) -> float:
     n, k = to_wrong + to_right, min(to_wrong, to_right)
     if n == 0:
         return 1.0
-    tail = float(sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
-    return min(1.0, 2 * tail)
+    if n <= _EXACT_PAIRS:
+        return min(1.0, 2 * float(sum(math.comb(n, i) for i in range(k + 1)) / 2**n))
+    # In logarithms: the coefficients of 10,000 pairs have 3,000 digits, and a window waits for the figure.
+    i = np.arange(1, k + 1)
+    logs = np.concatenate(([0.0], np.cumsum(np.log((n - i + 1) / i)))) - n * math.log(2)
+    return min(1.0, 2 * float(np.exp(logs).sum()))
 
 
 def classification_metrics(

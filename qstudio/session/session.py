@@ -27,6 +27,7 @@ from qstudio.engine.messages import (
     TrainQat,
     WeightPreview,
 )
+from qstudio.session.compare import Compare
 from qstudio.session.events import Event
 from qstudio.session.history import History
 from qstudio.session.measurements import SLOTS, Measurements
@@ -103,6 +104,7 @@ class Session:
         self.sensitivity = Sweeps(self, self._work, notices.tell)
         self.search = Searches(self, self._work, self._runs, notices.tell)
         self.preview = Previews(self, self._work)
+        self.compare = Compare(self, self._work)
 
     # ---- opening
 

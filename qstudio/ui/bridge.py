@@ -31,6 +31,9 @@ EVENTS: dict[str, str] = {
     "log_added": "log_added",
     "preview_accuracy_changed": "preview.changed",
     "depth_changed": "preview.depth_changed",
+    "timeline_changed": "timeline.changed",
+    "compare_changed": "compare.changed",
+    "compare_samples_changed": "compare.samples_changed",
 }
 """Signal of the bridge -> where the session has the event, as a dotted path."""
 
@@ -62,6 +65,9 @@ class SessionBridge(QObject):
     log_added = Signal(object)
     preview_accuracy_changed = Signal(object)
     depth_changed = Signal(object)
+    timeline_changed = Signal(object)
+    compare_changed = Signal(object)
+    compare_samples_changed = Signal(object)
     _woken = Signal()
 
     def __init__(self, session: Session, engine: EngineClient, parent: QObject | None = None) -> None:
