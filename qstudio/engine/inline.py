@@ -144,7 +144,7 @@ class InlineEngine:
         if self._running is not None or not self._waiting:
             # One at a time: a callback of the running job has called dispatch. The end of that job posts again.
             return
-        job = next((job for job in self._waiting if spec_of(job.request).urgent), self._waiting[0])
+        job = max(self._waiting, key=lambda job: spec_of(job.request).rank)
         self._waiting.remove(job)
         self._running = job
         try:

@@ -19,14 +19,18 @@ class Lane:
         self.failed_starts = 0
 
     def take_next(self) -> Job | None:
-        """Remove and return the job to send now: urgent ones first, and beside a running one only an urgent one."""
-        urgent = next((job for job in self.waiting if spec_of(job.request).urgent), None)
-        if not self.in_flight:
-            job = urgent or next(iter(self.waiting), None)
-        elif len(self.in_flight) == 1 and not spec_of(self.in_flight[0].request).urgent:
-            job = urgent
-        else:
-            job = None
-        if job is not None:
-            self.waiting.remove(job)
+        """Remove and return the job to send now: the first of the highest rank, and beside others only one above them.
+
+        The process is then busy with the last one sent: what it sends in between has the higher rank.
+        """
+        if not self.waiting:
+            return None
+        job = max(self.waiting, key=_rank)  # the first of equals
+        if self.in_flight and _rank(job) <= max(map(_rank, self.in_flight)):
+            return None
+        self.waiting.remove(job)
         return job
+
+
+def _rank(job: Job) -> int:
+    return spec_of(job.request).rank

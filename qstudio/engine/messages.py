@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qstudio.core.dataset_types import DatasetInfo
 from qstudio.core.histogram import Histogram
+from qstudio.core.inspection import DepthErrors, RecipeAccuracy
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import Metrics, RunResult
 from qstudio.core.scheme import Scheme
@@ -340,6 +341,8 @@ Request = (
     | SearchBits
     | Benchmark
     | ListDevices
+    | PreviewAccuracy
+    | ErrorOverDepth
 )
 
 Answer = (
@@ -352,6 +355,8 @@ Answer = (
     | CurvePoint
     | SensitivityCell
     | SearchResult
+    | RecipeAccuracy
+    | DepthErrors
 )
 """Some of the values that travel back (see each request)."""
 

@@ -55,7 +55,7 @@ class PipeContext:
         self._worker.send(Partial(self._job, value))
 
     def check(self) -> None:
-        """Let a waiting urgent job go first; raise JobCancelled if this one was asked to stop."""
+        """Let a waiting job of higher rank go first; raise JobCancelled if this one was asked to stop."""
         self._worker.raise_if_cancelled(self._job)
         if not self._urgent:
             self._worker.run_urgent()
@@ -135,7 +135,7 @@ class Worker:
             raise JobCancelled
 
     def run_urgent(self) -> None:
-        """Run the jobs that have arrived while another is running: the client sends only urgent ones then.
+        """Run the jobs that have arrived while another is running: the client sends only ones of higher rank then.
 
         They run in a thread of their own: inference and gradient modes of torch are per thread, and what the
         interrupted job has set must not reach them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,11 +34,16 @@ class Encodings:
     """What is not affine, weights and activations, by site id; these sites are in neither of the first two."""
 
 
+Found = MutableMapping[tuple[str, Scheme], Encoding | Other | None]
+"""Encodings of one model, statistics and weights by (site id, scheme): what changes only some schemes looks here."""
+
+
 def encodings_for(
     layers: Sequence[LayerInfo],
     recipe: Recipe,
     statistics: Mapping[str, SiteStatistics],
     weights: Mapping[str, NDArray[np.floating]],
+    known: Found | None = None,
 ) -> Encodings:
     """Return the encodings that a recipe gives the sites of a model.
 
@@ -50,10 +55,12 @@ def encodings_for(
         recipe: All schemes.
         statistics: Activation statistics by site id.
         weights: Weight values by site id, after folding.
+        known: Encodings found before with the same statistics and weights; those found now are added.
 
     Raises:
         UserError: A site that is to be quantized has no statistics.
     """
+    known = {} if known is None else known
     activations: dict[str, Encoding] = {}
     weight_encodings: dict[str, Encoding] = {}
     schemes: dict[str, Scheme] = {}
@@ -63,7 +70,11 @@ def encodings_for(
         if site is not None and site.id not in schemes:
             scheme = activation_scheme(site, recipe)
             schemes[site.id] = scheme
-            found = None if scheme.is_float else activation_encoding(scheme, site, statistics.get(site.id))
+            if (site.id, scheme) not in known:
+                known[(site.id, scheme)] = (
+                    None if scheme.is_float else activation_encoding(scheme, site, statistics.get(site.id))
+                )
+            found = known[(site.id, scheme)]
             if isinstance(found, Encoding):
                 activations[site.id] = found
             elif found is not None:
@@ -72,14 +83,14 @@ def encodings_for(
         if site is not None and site.id not in schemes:
             scheme = recipe.settings(site.layer).weight_scheme()
             schemes[site.id] = scheme
-            if scheme.is_affine:
-                encoding = weight_encoding(scheme, site, weights[site.id])
-                if encoding is not None:
-                    weight_encodings[site.id] = encoding
-            else:
-                other = other_weight_encoding(scheme, site, weights[site.id])
-                if other is not None:
-                    others[site.id] = other
+            if (site.id, scheme) not in known:
+                make = weight_encoding if scheme.is_affine else other_weight_encoding
+                known[(site.id, scheme)] = make(scheme, site, weights[site.id])
+            found = known[(site.id, scheme)]
+            if isinstance(found, Encoding):
+                weight_encodings[site.id] = found
+            elif found is not None:
+                others[site.id] = found
     return Encodings(activations, weight_encodings, schemes, others)
 
 

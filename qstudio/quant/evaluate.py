@@ -119,6 +119,11 @@ def float_predictions(
     return _float_scores.put(full_key, predict(network, network.executor.run, split, indices, report))
 
 
+def keep_float_predictions(network: Network, key: str, scores: NDArray[np.float32]) -> None:
+    """Let `float_predictions` know what `predict` has given for the float model and all samples of a key."""
+    _float_scores.put((network.sha256, network.device, key), scores)
+
+
 def metrics_of(
     network: Network,
     scores: NDArray[np.floating],

@@ -9,12 +9,11 @@ the full run computes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
@@ -24,10 +23,10 @@ from qstudio.quant.encodings import Encodings
 from qstudio.quant.evaluate import Report, batch_size, feeds, metrics_of, run_in_words
 from qstudio.quant.evaluation.keys import is_own, size_bytes, step_keys
 from qstudio.quant.evaluation.plan import Plan
+from qstudio.quant.evaluation.steps import called_with, overwritten, rounded
 from qstudio.quant.evaluation.store import Store
-from qstudio.quant.executor import Parameters
+from qstudio.quant.executor import Parameters, Step
 from qstudio.quant.network import Network
-from qstudio.quant.quantizer import Quantizer, Rounder
 from qstudio.quant.simulate import SimulatedModel
 
 BYTE_BUDGET = 2**30
@@ -36,24 +35,43 @@ BYTE_BUDGET = 2**30
 FLOAT = Encodings({}, {}, {})
 """Nothing is rounded."""
 
+Check = Callable[[], None]
+"""Called between steps; raises to stop. Other evaluations may run inside it."""
 
-@dataclass(frozen=True)
+Rows = Callable[[NDArray[np.float32]], None]
+"""Called with the scores of the samples that are done, [n, K]."""
+
+
+@dataclass
 class Work:
     """What one evaluation computed and what it found."""
 
-    computed: int
+    computed: int = 0
     """Steps that ran, over all batches."""
-    found: int
+    found: int = 0
     """Values taken from the store."""
-    steps: int
+    steps: int = 0
     """Steps of a full run, over all batches."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What is the same for all batches of one evaluation."""
+
+    model: SimulatedModel
+    keys: Mapping[fx.Node, bytes]
+    wanted: tuple[fx.Node, ...]
+    keep: bool
+    generation: int
+    check: Check | None
+    work: Work = field(default_factory=Work)
 
 
 class CachedEvaluator:
     """Evaluates one network on fixed samples under changing encodings.
 
-    Not for several threads at a time. The number of torch threads must stay the same, as for any two runs that are to
-    agree to the last bit.
+    Not for several threads at a time, but one evaluation may wait inside its `check` while another runs. The number of
+    torch threads must stay the same, as for any two runs that are to agree to the last bit.
 
     Args:
         network: The prepared float model.
@@ -68,7 +86,7 @@ class CachedEvaluator:
         self.network, self.split = network, split
         self.indices = np.asarray(indices, np.int64)
         self.store = Store(byte_budget)
-        self.work = Work(0, 0, 0)
+        self.work = Work()
         """Of the last evaluation."""
         self._plan = Plan(network.executor, network.description)
         size = batch_size(network, split)
@@ -76,7 +94,6 @@ class CachedEvaluator:
         self._seconds: dict[fx.Node, float] = {}
         """Least time that each step was seen to take on a batch."""
         self._generation = 0
-        self._computed = self._found = 0
         self._float_scores: NDArray[np.float32] | None = None
 
     def scores(
@@ -86,6 +103,8 @@ class CachedEvaluator:
         *,
         keep: bool = True,
         report: Report | None = None,
+        check: Check | None = None,
+        rows: Rows | None = None,
     ) -> NDArray[np.float32]:
         """Return the first output for every sample as [N, K], as `qstudio.quant.evaluate.predict` does.
 
@@ -95,13 +114,22 @@ class CachedEvaluator:
             keep: Keep what is computed. Without it only what is there is used: for a change that is tried once, which
                 would push out what the next one needs.
             report: Told (samples done, all samples) between batches; raises to stop.
+            check: Called between steps; raises to stop.
+            rows: Told the scores so far after every batch.
 
         Raises:
             UserError: The samples do not fit the model.
         """
-        return self.outputs(encodings, weight_values, keep=keep, report=report, first_only=True)[
-            self.network.outputs[0]
-        ]
+        parts: list[NDArray[np.float32]] = []
+
+        def on_batch(values: list[Any]) -> None:
+            parts.append(_rows(values[0]))
+            if rows is not None:
+                rows(np.concatenate(parts))
+
+        first = self._plan.outputs[:1]
+        self.each(encodings, first, on_batch, weight_values, keep=keep, report=report, check=check)
+        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
     def outputs(
         self,
@@ -110,45 +138,82 @@ class CachedEvaluator:
         *,
         keep: bool = True,
         report: Report | None = None,
-        first_only: bool = False,
     ) -> dict[str, NDArray[np.float32]]:
-        """Return every output (or the first) by name as [N, K], further axes flattened.
+        """Return every output by name as [N, K], further axes flattened.
 
         Args:
             encodings: As in `scores`.
             weight_values: As in `scores`.
             keep: As in `scores`.
             report: As in `scores`.
-            first_only: Compute nothing that only other outputs need.
+
+        Raises:
+            UserError: The samples do not fit the model.
+        """
+        parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.network.outputs}
+
+        def on_batch(values: list[Any]) -> None:
+            for name, value in zip(parts, values, strict=True):
+                parts[name].append(_rows(value))
+
+        self.each(encodings, self._plan.outputs, on_batch, weight_values, keep=keep, report=report)
+        return {name: np.concatenate(rows) if rows else np.zeros((0, 0), np.float32) for name, rows in parts.items()}
+
+    def node_of(self, tensor: str) -> fx.Node:
+        """Return the node that computes an ONNX tensor (KeyError when none does)."""
+        return self._plan.node_of[tensor]
+
+    @property
+    def first_output(self) -> fx.Node:
+        """The node whose value is the first output."""
+        return self._plan.outputs[0]
+
+    def each(
+        self,
+        encodings: Encodings,
+        wanted: Sequence[fx.Node],
+        on_batch: Callable[[list[Any]], None],
+        weight_values: Mapping[str, NDArray[np.floating]] | None = None,
+        *,
+        keep: bool = True,
+        report: Report | None = None,
+        check: Check | None = None,
+    ) -> None:
+        """Compute some nodes on every batch, in order.
+
+        Args:
+            encodings: As in `scores`.
+            wanted: Nodes of the graph.
+            on_batch: Called with their values (rounded where they are) on each batch, without surplus samples. They
+                must not be changed.
+            weight_values: As in `scores`.
+            keep: As in `scores`.
+            report: As in `scores`.
+            check: As in `scores`.
 
         Raises:
             UserError: The samples do not fit the model.
         """
         model = SimulatedModel(self.network, encodings, weight_values)
         keys = step_keys(self.network.executor, model)
-        names = self.network.outputs[:1] if first_only else self.network.outputs
-        wanted = list(self._plan.outputs[: len(names)])
-        self._computed = self._found = 0
         if keep:
             self._generation += 1
             for node in self._plan.kept:
                 for number in range(len(self._batches)):
                     self.store.touch((keys[node], number), self._generation)
-        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+        whole = _Pass(model, keys, tuple(wanted), keep, self._generation, check)
         done = 0
         with self.network.executor.evaluating():
             for number, batch in enumerate(self._batches):
                 if report is not None:
                     report(done, len(self.indices))
-                values = self._batch(model, keys, number, wanted, keep)
-                for name, node in zip(names, wanted, strict=True):
-                    rows = values[node][: len(batch)].reshape(len(batch), -1)
-                    parts[name].append(rows.float().cpu().numpy())
+                values = self._batch(whole, number)
+                on_batch([self._cut(values[node], len(batch)) for node in wanted])
                 done += len(batch)
         if report is not None:
             report(done, len(self.indices))
-        self.work = Work(self._computed, self._found, len(self._plan.steps) * len(self._batches))
-        return {name: np.concatenate(rows) if rows else np.zeros((0, 0), np.float32) for name, rows in parts.items()}
+        whole.work.steps = len(self._plan.steps) * len(self._batches)
+        self.work = whole.work
 
     def float_scores(self, report: Report | None = None, *, keep: bool = True) -> NDArray[np.float32]:
         """Return the scores of the float model, computed as the simulation computes: equal where nothing is rounded.
@@ -188,34 +253,32 @@ class CachedEvaluator:
 
     # ---- one batch
 
-    def _batch(
-        self, model: SimulatedModel, keys: Mapping[fx.Node, bytes], number: int, wanted: list[fx.Node], keep: bool
-    ) -> dict[fx.Node, Any]:
+    def _batch(self, whole: _Pass, number: int) -> dict[fx.Node, Any]:
         """Return the values of the wanted nodes on one batch (and of what else is still held)."""
         values: dict[fx.Node, Any] = {}
         needed: set[fx.Node] = set()
-        stack = list(wanted)
+        stack = list(whole.wanted)
         while stack:
             node = stack.pop()
             if node in needed or node in values:
                 continue
-            if node in self._plan.kept and (key := (keys[node], number)) in self.store:
+            if node in self._plan.kept and (key := (whole.keys[node], number)) in self.store:
                 values[node] = self.store[key]
             else:
                 needed.add(node)
                 stack.extend(node.all_input_nodes)
-        self._found += len(values)
-        self._computed += len(needed)
+        whole.work.found += len(values)
+        whole.work.computed += len(needed)
         if not needed:
             return values
         if any(node.op == "placeholder" for node in needed):
             read = next(feeds(self.network, self.split, self._batches[number]))[1]
         else:
             read = {}
-        inputs, parameters = model.as_computed(read)
+        inputs, parameters = whole.model.as_computed(read)
 
         def run(fed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            self._run(model, keys, number, needed, set(wanted), keep, values, fed, parameters)
+            self._run(whole, number, needed, values, fed, parameters)
             return {}
 
         if inputs:
@@ -226,51 +289,77 @@ class CachedEvaluator:
 
     def _run(
         self,
-        model: SimulatedModel,
-        keys: Mapping[fx.Node, bytes],
+        whole: _Pass,
         number: int,
         needed: set[fx.Node],
-        wanted: set[fx.Node],
-        keep: bool,
         values: dict[fx.Node, Any],
         inputs: Mapping[str, Tensor],
         parameters: Parameters,
     ) -> None:
         """Run the needed steps in order; values that nothing more reads are let go."""
-        executor = self.network.executor
+        kept, quantizers, wanted = self._plan.kept, whole.model.quantizers, set(whole.wanted)
         readers = dict.fromkeys((*values, *needed), 0)
         for node in needed:
             for used in node.all_input_nodes:
                 readers[used] += 1
+        owned: set[fx.Node] = set()
+        """Computed here, in memory that nothing else looks at."""
         for step in self._plan.steps:
             node = step.node
             if node not in needed:
                 continue
+            if whole.check is not None:
+                whole.check()
             began = time.perf_counter()
-            value: Any = inputs[step.tensor] if node.op == "placeholder" else executor.execute(step, values, parameters)
-            if step.tensor in model.quantizers and isinstance(value, Tensor) and node.op != "get_attr":
-                read = [values[used] for used in node.all_input_nodes]
-                own = bool(read) and is_own(value, read)
-                value = _rounded(model.quantizers[step.tensor], value, own)
+            used_nodes = node.all_input_nodes
+            free = {
+                used
+                for used in used_nodes
+                if used in owned and readers[used] == 1 and used not in wanted and not (whole.keep and used in kept)
+            }
+            value: Any = overwritten(node, values, free) if free else None
+            own = value is not None
+            if value is None:
+                value = self._computed(step, values, inputs, parameters)
+                own = bool(used_nodes) and is_own(value, [values[used] for used in used_nodes])
+            if step.tensor in quantizers and isinstance(value, Tensor) and node.op != "get_attr":
+                value = rounded(quantizers[step.tensor], value, own)
             values[node] = value
+            if own:
+                owned.add(node)
             seconds = time.perf_counter() - began
             self._seconds[node] = min(seconds, self._seconds.get(node, seconds))
-            if keep and node in self._plan.kept:
-                self._keep(keys[node], number, node, value)
-            for used in node.all_input_nodes:
+            if whole.keep and node in kept:
+                self._keep(whole, number, node, value)
+            for used in used_nodes:
                 readers[used] -= 1
                 if not readers[used] and used not in wanted:
                     del values[used]
 
-    def _keep(self, key: bytes, number: int, node: fx.Node, value: Any) -> None:
+    def _computed(
+        self, step: Step, values: Mapping[fx.Node, Any], inputs: Mapping[str, Tensor], parameters: Parameters
+    ) -> Any:
+        executor = self.network.executor
+        if step.node.op == "placeholder":
+            return inputs[step.tensor]
+        replaced = executor.replaced(step, parameters) if step.node.op == "call_module" else {}
+        if not replaced:
+            return executor.execute(step, values, parameters)
+        module = executor.module.get_submodule(str(step.node.target))
+        args = fx.map_arg(step.node.args, values.__getitem__)
+        return called_with(module, replaced, args, fx.map_arg(step.node.kwargs, values.__getitem__))
+
+    def _keep(self, whole: _Pass, number: int, node: fx.Node, value: Any) -> None:
         size = max(size_bytes(value), 64)
         seconds = sum(self._seconds.get(part, 0.0) for part in self._plan.chains[node])
-        self.store.put((key, number), value, size, self._generation, seconds / size)
+        self.store.put((whole.keys[node], number), value, size, whole.generation, seconds / size)
+
+    def _cut(self, value: Any, count: int) -> Any:
+        """Return a batch's value without the samples that only fill it up to the size which the file demands."""
+        size = self.network.fixed_batch
+        fills = size is not None and count < size and isinstance(value, Tensor) and value.dim() > 0
+        return value[:count] if fills and value.shape[0] == size else value
 
 
-def _rounded(quantizer: Rounder, value: Tensor, own: bool) -> Tensor:
-    """Return a value rounded, in place where nothing else looks at it: a third faster than into new memory."""
-    if not own or not isinstance(quantizer, Quantizer) or value.dtype != torch.float32 or quantizer.scale.dim():
-        return quantizer(value)
-    # The four operations of `Quantizer`, the first one in place too: the same bits.
-    return value.div_(quantizer.scale).round_().clamp_(quantizer.low, quantizer.high).mul_(quantizer.scale)  # type: ignore[arg-type]
+def _rows(value: Tensor) -> NDArray[np.float32]:
+    return np.asarray(value.reshape(len(value), -1).float().cpu().numpy())

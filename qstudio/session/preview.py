@@ -222,6 +222,11 @@ class Previews:
         """Stop what `evaluate` was asked with this slot; its `done` is called with None."""
         self._work.cancel(_once(slot))
 
+    def request(self) -> PreviewAccuracy | None:
+        """Return what says how the present recipe is simulated; None until model, data and statistics are there."""
+        request = self._request(self._session.recipe)
+        return request if request is not None and self._calibrated == self._calibration(request) else None
+
     # ---- plumbing
 
     def _on_statistics(self, of: str) -> None:

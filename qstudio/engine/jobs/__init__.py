@@ -28,6 +28,13 @@ class JobSpec:
     """"inspect" or "run"."""
     urgent: bool = False
     """Short and waited for: goes before the others, and in between when one that is not urgent is running."""
+    live: bool = False
+    """Answers what the person does now, in a second or so: goes before the others and in between, after the urgent."""
+
+    @property
+    def rank(self) -> int:
+        """2 urgent, 1 live, 0 the rest: a job goes in between when one of lower rank is running."""
+        return 2 if self.urgent else int(self.live)
 
 
 JOBS: dict[str, JobSpec] = {
@@ -38,6 +45,8 @@ JOBS: dict[str, JobSpec] = {
     "FloatAccuracy": JobSpec("qstudio.engine.jobs.measure:float_accuracy", "measuring the float accuracy"),
     "ActivationStatistics": JobSpec("qstudio.engine.jobs.measure:activation_statistics", "collecting activations"),
     "LayerPreview": JobSpec("qstudio.engine.jobs.models:layer_preview", "previewing the layer", urgent=True),
+    "PreviewAccuracy": JobSpec("qstudio.engine.jobs.preview:preview_accuracy", "previewing the recipe", live=True),
+    "ErrorOverDepth": JobSpec("qstudio.engine.jobs.preview:error_over_depth", "measuring the error over depth"),
     "RunPtq": JobSpec("qstudio.engine.jobs.ptq:run_ptq", "running PTQ", process="run"),
     "TrainQat": JobSpec("qstudio.engine.jobs.training:train_qat", "training", process="run"),
     "Sensitivity": JobSpec(
@@ -50,13 +59,15 @@ JOBS: dict[str, JobSpec] = {
 """Request type name -> job."""
 
 
-def register(request_type: type, function: str, title: str, process: str = "inspect", urgent: bool = False) -> None:
+def register(
+    request_type: type, function: str, title: str, process: str = "inspect", urgent: bool = False, live: bool = False
+) -> None:
     """Enter a request of one's own in the table.
 
     Call it at the top level of the module that defines the request type: reading the request in the engine's process
     imports that module, and so makes the job known there too.
     """
-    JOBS[request_type.__name__] = JobSpec(function, title, process, urgent)
+    JOBS[request_type.__name__] = JobSpec(function, title, process, urgent, live)
 
 
 def spec_of(request: Any) -> JobSpec:

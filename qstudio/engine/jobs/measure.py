@@ -27,7 +27,8 @@ def float_accuracy(request: FloatAccuracy, ctx: JobContext) -> Metrics:
     Raises:
         UserError: Model or data cannot be used, or do not fit.
     """
-    from qstudio.quant.evaluate import batch_size, metrics_of, predict
+    from qstudio.quant.evaluate import batch_size, keep_float_predictions, metrics_of, predict
+    from qstudio.quant.keep import samples_key
     from qstudio.quant.network import network_for
 
     model, _, samples = _ready(
@@ -51,6 +52,8 @@ def float_accuracy(request: FloatAccuracy, ctx: JobContext) -> Metrics:
         if start + step < len(chosen):
             ctx.partial(metrics_of(network, np.concatenate(parts), split, chosen[: start + step], None))
     scores = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+    if parts:
+        keep_float_predictions(network, samples_key(opened_dataset(request.data), split, chosen), scores)
     return metrics_of(network, scores, split, chosen, None)
 
 

@@ -39,6 +39,10 @@ class Plan:
         """Nodes whose values are kept while there is room."""
         self.chains: dict[fx.Node, tuple[fx.Node, ...]] = {node: self._chain(node) for node in self.kept}
         """Kept node -> what is computed for it when all other kept values are there, itself included."""
+        self.node_of: dict[str, fx.Node] = {
+            step.tensor: step.node for step in self.steps if step.tensor and step.node.op != "get_attr"
+        }
+        """ONNX tensor -> the node that computes it."""
 
     def _is_kept(self, step: Step) -> bool:
         node = step.node
