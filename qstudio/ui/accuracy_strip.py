@@ -1,4 +1,4 @@
-"""The strip that is always there: float accuracy, the run's, size, latency."""
+"""The strip that is always there: accuracy of float, of the recipe as it stands and of the run, size, latency."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.data.data_state import is_opening
+from qstudio.ui.elided_label import ElidedLabel
+from qstudio.ui.preview_figure import PreviewFigure
 from qstudio.ui.runs.figures import (
     best_metrics,
     drop,
@@ -34,7 +36,7 @@ class Figure(QWidget):
         self._caption = QLabel(caption)
         self._caption.setProperty("role", role or "muted")
         self._value = QLabel(NO_VALUE)
-        self._note = QLabel()
+        self._note = ElidedLabel()
         self._note.setProperty("role", "muted")
         for label in (self._caption, self._value, self._note):
             label.setTextFormat(Qt.TextFormat.PlainText)
@@ -104,12 +106,13 @@ class AccuracyStrip(QFrame):
             tr("latency"),
             tr("Time of one inference, float then exported, in milliseconds (median). Measured here, never inferred."),
         )
+        self.now_figure = PreviewFigure(session, bridge)
         self._figures = (self.float_figure, self.run_figure, self.size_figure, self.latency_figure)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(12, 8, 12, 8)
         layout.setSpacing(28)
-        for figure in self._figures:
-            layout.addWidget(figure)
+        for widget in (self.float_figure, self.now_figure, self.size_figure, self.run_figure, self.latency_figure):
+            layout.addWidget(widget)
         layout.addStretch(1)
         for signal in (
             bridge.model_changed,
@@ -125,7 +128,7 @@ class AccuracyStrip(QFrame):
         self._on_changed()
 
     def _on_theme_changed(self, _palette: object) -> None:
-        for figure in self._figures:
+        for figure in (*self._figures, self.now_figure):
             figure.restyle()
 
     def _shown_run(self) -> Run | None:

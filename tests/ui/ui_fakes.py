@@ -14,6 +14,7 @@ from qstudio.core.affine import encode
 from qstudio.core.dataset_types import DatasetInfo
 from qstudio.core.graph_types import GraphDescription
 from qstudio.core.histogram import histogram_of
+from qstudio.core.inspection import DepthErrors, LayerNoise, RecipeAccuracy
 from qstudio.core.model_info import LayerInfo, ModelInfo, SiteInfo
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import Device, Latency, LatencyPair, LayerResult, Metrics, Parity, RunResult, SizeBytes
@@ -21,6 +22,7 @@ from qstudio.core.statistics import SiteStatistics
 from qstudio.engine.client import Job
 from qstudio.engine.messages import (
     ActivationStatistics,
+    ErrorOverDepth,
     Failure,
     FloatAccuracy,
     JobState,
@@ -29,6 +31,7 @@ from qstudio.engine.messages import (
     LookAtSamples,
     OpenDataset,
     OpenModel,
+    PreviewAccuracy,
     Progress,
     RunPtq,
     SamplePage,
@@ -149,6 +152,30 @@ def make_preview(request: LayerPreview, model: ModelInfo) -> WeightPreview:
     )
 
 
+def make_accuracy(request: PreviewAccuracy, top1: float = 96.5) -> RecipeAccuracy:
+    """Return what a preview brings: 5 of 1,000 samples become wrong, 1 right."""
+    return RecipeAccuracy(
+        request.recipe.sha256(),
+        Metrics(1000, top1, 99.9, 0.1, 99.2, (top1 - 1.2, top1 + 1.2), 5, 1),
+        Metrics(1000, 96.9, 99.9, 0.1, 100.0, (95.8, 97.9)),
+        True,
+    )
+
+
+def make_depth(request: ErrorOverDepth, model: ModelInfo) -> DepthErrors:
+    """Return noise that grows from layer to layer."""
+    encoded = [layer for layer in model.layers if layer.activation is not None]
+    return DepthErrors(
+        request.preview.recipe.sha256(),
+        128,
+        tuple(
+            LayerNoise(layer.name, layer.activation.id, 1.0, 0.001 * (n + 1), 0.0005, 0.0001 * (n + 1))
+            for n, layer in enumerate(encoded)
+            if layer.activation is not None
+        ),
+    )
+
+
 DATASET = DatasetInfo(
     "fake digits", "digits", "digits", "d" * 64, {"test": 60, "train": 600}, (1, 8, 8), (8, 8), "float32", "uint8",
     10, tuple("0123456789"), True, "uint8 / 255", ("One sentence to be seen.",),
@@ -239,6 +266,10 @@ class RecordedEngine:
                 return make_preview(request, self.model)
             case ListDevices():
                 return DEVICES
+            case PreviewAccuracy():
+                return make_accuracy(request)
+            case ErrorOverDepth():
+                return make_depth(request, self.model)
         raise AssertionError(request)
 
     def dispatch(self) -> int:
