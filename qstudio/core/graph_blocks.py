@@ -126,8 +126,8 @@ def _absorb(
 ) -> None:
     """Give nodes without scope and weight (an Add at a block's end) to the block they come from.
 
-    Only where at least half of the like blocks (and two of them) have the same node at the same place: what follows the last block is
-    not part of it.
+    Only where at least half of the like blocks (and two of them) have the same node at the same place: what follows
+    the last block is not part of it.
     """
     before: list[list[int]] = [[] for _ in nodes]
     after: list[list[int]] = [[] for _ in nodes]

@@ -104,7 +104,7 @@ def layout_steps(
     tops = np.concatenate(([0.0], np.cumsum(heights + spacing.down)))[:-1]
     middle = tops + heights / 2
     yield
-    routes, width = yield from _routes(sizes, edges, rank, xs, middle, chains, lanes, spacing)
+    routes, width = yield from _routes(sizes, edges, rank, xs, tops, heights, chains, lanes, spacing)
     return GraphLayout(
         across[:count], middle[rank], rank, routes, width, float(tops[-1] + heights[-1]) if len(layers) else 0.0
     )
@@ -265,12 +265,14 @@ def _routes(
     edges: Sequence[tuple[int, int]],
     rank: NDArray[np.int64],
     xs: list[float],
-    middle: NDArray[np.float64],
+    tops: NDArray[np.float64],
+    heights: NDArray[np.float64],
     chains: dict[int, Chain],
     lanes: tuple[int, ...],
     spacing: Spacing,
 ) -> Generator[None, None, tuple[tuple[tuple[tuple[float, float], ...], ...], float]]:
     """Return the points of every edge, and the width of the whole with lanes at the right of what they pass."""
+    middle = tops + heights / 2
     right = np.zeros(len(middle))
     for node, size in enumerate(sizes):
         layer = int(rank[node])
@@ -300,9 +302,11 @@ def _routes(
         held = chains.get(number)
         if held is not None:
             top = int(rank[source]) + 1
-            between = [(xs[held.first + step], float(middle[top + step])) for step in range(held.length)]
+            for step in range(held.length):  # upright past the nodes of a layer, so that it turns between layers only
+                x, layer = xs[held.first + step], top + step
+                between += [(x, float(tops[layer])), (x, float(tops[layer] + heights[layer]))]
         elif number in lane_x:
-            x = lane_x[number]
-            between = [(x, float(middle[rank[source] + 1])), (x, float(middle[rank[target] - 1]))]
+            x, below, above = lane_x[number], int(rank[source]) + 1, int(rank[target]) - 1
+            between = [(x, float(tops[below])), (x, float(tops[above] + heights[above]))]
         routes.append((start, *between, end))
     return tuple(routes), float(right.max())

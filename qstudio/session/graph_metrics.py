@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from qstudio.core.inspection import DepthErrors, LayerNoise
 from qstudio.core.model_info import LayerInfo
+from qstudio.core.recipe import Recipe
 from qstudio.core.scheme import FLOAT_BITS, Scheme
 from qstudio.core.sensitivity import MEASURES, Candidate, SensitivityResult
 from qstudio.core.size import layer_bytes
@@ -121,50 +122,48 @@ class Figure:
     """Of an earlier recipe; the present one's is on its way."""
 
 
-class DepthSource(Protocol):
-    """Where the error over depth comes from (`Session.preview`)."""
-
-    @property
-    def depth(self) -> DepthErrors | None:
-        """Of the present recipe."""
-
-    @property
-    def latest_depth(self) -> DepthErrors | None:
-        """Known last, perhaps of another recipe."""
-
-    @property
-    def depth_problem(self) -> str:
-        """Why there is none, in words."""
-
-    def request_depth(self) -> Callable[[], None]:
-        """Want it from now on; returns what withdraws the wish."""
-
-
-class SweepSource(Protocol):
-    """Where sensitivities come from (`Session.sensitivity`)."""
-
-    @property
-    def result(self) -> SensitivityResult | None:
-        """The latest sweep."""
-
-    @property
-    def stale(self) -> str:
-        """Why its figures are not those of what is chosen now; empty when they are."""
-
-
 class GraphFigures:
     """Figures of a session's layers; cheap ones at once, weight errors after `learn`."""
 
-    def __init__(self, session: Session, depth: DepthSource, sweeps: SweepSource) -> None:
-        self._session, self._depth, self._sweeps = session, depth, sweeps
+    def __init__(self, session: Session) -> None:
+        self._session, self._depth, self._sweeps = session, session.preview, session.sensitivity
         self._weights: dict[str, tuple[Scheme, Figure | None]] = {}
-        self._total_bytes: tuple[object, int] = (None, 0)
+        self._recipe = session.recipe
+        self._bits: dict[str, tuple[int | None, int | None]] = {}
+        self._own_bytes: dict[str, int] = {}
+        self._total_bytes: int | None = None
         self._noise: tuple[DepthErrors | None, dict[str, LayerNoise]] = (None, {})
         self._swept: tuple[SensitivityResult | None, str, Candidate | None, dict[str, float]] = (None, "", None, {})
 
     def forget(self) -> None:
-        """Forget weight errors; other weights are shown, or their statistics have come."""
+        """Forget everything; another model is shown, or its weights' statistics have come."""
         self._weights.clear()
+        self._bits.clear()
+        self._own_bytes.clear()
+        self._total_bytes = None
+        self._recipe = self._session.recipe
+
+    def follow(self, recipe: Recipe) -> frozenset[str] | None:
+        """Turn to another recipe; return the layers whose settings it changes, None where it may be all."""
+        before, self._recipe = self._recipe, recipe
+        model = self._session.model
+        if model is None or before.default != recipe.default or before.rules != recipe.rules:
+            self._bits.clear()
+            self._own_bytes.clear()
+            self._total_bytes = None
+            return None
+        changed = frozenset(name for name, _ in set(before.overrides) ^ set(recipe.overrides))
+        known = {layer.name for layer in model.layers} if changed else set()
+        for name in changed:
+            self._bits.pop(name, None)
+            old = self._own_bytes.pop(name, None)
+            if self._total_bytes is None or name not in known:
+                continue
+            if old is None:
+                self._total_bytes = None
+            else:
+                self._total_bytes += self._bytes_of(model.layer(name)) - old
+        return changed
 
     # ---- one layer
 
@@ -178,9 +177,10 @@ class GraphFigures:
             value = self._sweep()[3].get(layer.name)
             return None if value is None else Figure(value, stale=bool(self._sweeps.stale))
         if metric == "share":
-            total = self._bytes()
-            own = layer_bytes(layer, self._session.settings(layer.name)) if total else 0
-            return Figure(100.0 * own / total) if own else None
+            if self._total_bytes is None:
+                self._total_bytes = self._session.quantized_size_bytes()
+            own = self._bytes_of(layer)
+            return Figure(100.0 * own / self._total_bytes) if own and self._total_bytes else None
         if metric == "macs":
             return Figure(float(layer.macs)) if layer.macs else None
         if metric in ("weight_bits", "activation_bits"):
@@ -190,9 +190,21 @@ class GraphFigures:
 
     def bits(self, layer: LayerInfo) -> tuple[int | None, int | None]:
         """Return the bits of a layer's weight and output as applied; None where it has none."""
-        settings = self._session.settings(layer.name)
-        weight = settings.weight_scheme().bits if layer.weight is not None else None
-        return weight, settings.activation_scheme().bits if layer.activation is not None else None
+        found = self._bits.get(layer.name)
+        if found is None:
+            settings = self._session.settings(layer.name)
+            found = (
+                settings.weight_scheme().bits if layer.weight is not None else None,
+                settings.activation_scheme().bits if layer.activation is not None else None,
+            )
+            self._bits[layer.name] = found
+        return found
+
+    def _bytes_of(self, layer: LayerInfo) -> int:
+        found = self._own_bytes.get(layer.name)
+        if found is None:
+            found = self._own_bytes[layer.name] = layer_bytes(layer, self._session.settings(layer.name))
+        return found
 
     def noise(self, layer: str) -> LayerNoise | None:
         """Return the quantization noise at a layer's output as known last."""
@@ -239,12 +251,6 @@ class GraphFigures:
         readout = inspect(self._session, layer.name, "weight")
         figure = None if readout is None else Figure(float(readout.sqnr_db), readout.exact is None)
         self._weights[layer.name] = (self._session.settings(layer.name).weight_scheme(), figure)
-
-    def _bytes(self) -> int:
-        recipe = self._session.recipe
-        if self._total_bytes[0] is not recipe:
-            self._total_bytes = (recipe, self._session.quantized_size_bytes())
-        return self._total_bytes[1]
 
     # ---- the sweep
 

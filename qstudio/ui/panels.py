@@ -46,6 +46,7 @@ P = PanelSpec
 
 PANELS: tuple[PanelSpec, ...] = (
     P("layer_table", "Layers", "tabs", "qstudio.ui.table.layer_table:LayerTable"),
+    P("graph", "Graph", "graph", "qstudio.ui.graph.panel:GraphPanel", help="The network, coloured by a figure"),
     P("refinements", "Refinements", "tabs", "qstudio.ui.refinements.panel:RefinementsPanel"),
     P(
         "sensitivity",

@@ -1,0 +1,498 @@
+"""The graph panel: what nodes are coloured by, search, and the canvas; it follows the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+from PySide6.QtCore import QSignalBlocker, Qt, QTimer
+from PySide6.QtGui import QAction, QHideEvent, QKeyEvent, QShowEvent
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLineEdit, QMenu, QToolButton, QVBoxLayout, QWidget
+
+from qstudio.core.graph_layout import layout_steps
+from qstudio.core.recipe import Recipe
+from qstudio.session.graph_metrics import METRIC, METRICS, OF_DEPTH, GraphFigures
+from qstudio.session.graph_view import GraphView, fold, view_of
+from qstudio.session.session import Session
+from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.graph.canvas import GraphCanvas
+from qstudio.ui.graph.drawing import NODE_HEIGHT, NODE_WIDTH, Drawing
+from qstudio.ui.graph.edit_menu import add_edits
+from qstudio.ui.graph.looks import Dresser
+from qstudio.ui.graph.scale_bar import ScaleBar
+from qstudio.ui.graph.slices import Slices
+from qstudio.ui.icons import icon
+from qstudio.ui.text import tr
+from qstudio.ui.theme import theme
+
+MOST_OPEN = 150
+"""Models with more nodes start with their repeated blocks closed."""
+REPAINT_MS = 60
+"""Figures that arrive one by one are painted together."""
+
+
+class SearchBox(QLineEdit):
+    """Finds nodes by name and type; Enter goes on to the next."""
+
+    def __init__(self, panel: GraphPanel) -> None:
+        super().__init__()
+        self._panel = panel
+        self.setPlaceholderText(tr("Find nodes  ( / )"))
+        self.setClearButtonEnabled(True)
+        self.setAccessibleName(tr("Find nodes"))
+        self.setToolTip(
+            tr("Nodes whose name or type holds this text. Enter: next, Shift+Enter: previous, Esc: back to the graph.")
+        )
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Step through what is found."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self._panel.find_next(-1 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 1)
+        elif event.key() == Qt.Key.Key_Escape:
+            self._panel.canvas.setFocus()
+        else:
+            super().keyPressEvent(event)
+
+
+class GraphPanel(QWidget):
+    """The model as a graph; selection and edits go through the session."""
+
+    def __init__(self, session: Session, bridge: SessionBridge, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self.figures = GraphFigures(session)
+        self.dresser = Dresser(session, self.figures)
+        self.closed: set[str] = set()
+        """Keys of the blocks that are closed."""
+        self._whole: GraphView | None = None
+        self._anchor = ""
+        self._stale = True
+        self._dressed = True
+        self._following = False
+        self._withdraw: Callable[[], None] | None = None
+        self._building = Slices(self)
+        self._learning = Slices(self)
+        self._repaint = QTimer(self)
+        self._repaint.setSingleShot(True)
+        self._repaint.setInterval(REPAINT_MS)
+        self._repaint.timeout.connect(self._dress)
+        self.canvas = GraphCanvas(self)
+        self._build()
+        self.canvas.tell = self._tooltip
+        self.canvas.table = self._columns
+        self.canvas.extend_menu = self._extend_menu
+        self.canvas.picked.connect(self._on_picked)
+        self.canvas.toggled.connect(self.toggle)
+        self.canvas.search_wanted.connect(self.focus_search)
+        self.canvas.next_wanted.connect(self.find_next)
+        self.canvas.notice_posted.connect(session.notice_posted.emit)
+        bridge.model_changed.connect(self._on_model_changed)
+        bridge.recipe_changed.connect(self._on_recipe_changed)
+        bridge.selection_changed.connect(self._on_selection_changed)
+        bridge.statistics_changed.connect(self._on_statistics_changed)
+        bridge.preview_changed.connect(self._on_preview_changed)
+        bridge.dataset_changed.connect(self._on_figures_changed)
+        bridge.depth_changed.connect(self._on_figures_changed)
+        bridge.sensitivity_changed.connect(self._on_figures_changed)
+        theme().changed.connect(self._on_theme_changed)
+        self._show_scale()
+
+    def _build(self) -> None:
+        self._metric = QComboBox()
+        self._metric.setAccessibleName(tr("Colour of the nodes"))
+        self._metric.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        for number, metric in enumerate(METRICS):
+            self._metric.addItem(tr(metric.title), metric.id)
+            self._metric.setItemData(number, tr(metric.help), Qt.ItemDataRole.ToolTipRole)
+        self._metric.setToolTip(tr(METRICS[0].help))
+        self._metric.currentIndexChanged.connect(self._on_metric_changed)
+        self.search = SearchBox(self)
+        self.search.textChanged.connect(self._on_search_changed)
+        self.operators = QToolButton()
+        self.operators.setCheckable(True)
+        self.operators.setAccessibleName(tr("Show all operators"))
+        self.operators.setToolTip(
+            tr(
+                "Show every operator that computes something, else layers only.\n"
+                "Operators that pass values on unchanged (Reshape, Transpose, Flatten, ...) are part of the edges."
+            )
+        )
+        self.operators.toggled.connect(self._on_operators_toggled)
+        self._blocks = QToolButton()
+        self._blocks.setAccessibleName(tr("Open or close repeated blocks"))
+        self._blocks.clicked.connect(self._on_blocks_clicked)
+        self._fit = QToolButton()
+        self._fit.setAccessibleName(tr("Show the whole graph"))
+        self._fit.setToolTip(tr("Show the whole graph (0). The wheel, + and - zoom; drag the ground to move."))
+        self._fit.clicked.connect(self.canvas.show_everything)
+        for button in (self.operators, self._blocks, self._fit):
+            button.setProperty("role", "flat")
+            button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._scale = ScaleBar()
+        first, second = QHBoxLayout(), QHBoxLayout()
+        for row in (first, second):
+            row.setSpacing(8)
+        first.addWidget(self._metric, 1)
+        first.addWidget(self.search, 1)
+        second.addWidget(self._scale, 1)
+        for button in (self.operators, self._blocks, self._fit):
+            second.addWidget(button)
+        head = QVBoxLayout()
+        head.setContentsMargins(8, 8, 8, 6)
+        head.setSpacing(6)
+        head.addLayout(first)
+        head.addLayout(second)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addLayout(head)
+        layout.addWidget(self.canvas, 1)
+
+    def load_icons(self) -> None:
+        """Draw the icons in the colours of the theme; not before the panel is shown."""
+        self.operators.setIcon(icon("fa6s.circle-nodes", "muted"))
+        self._blocks.setIcon(icon("fa6s.layer-group", "muted"))
+        self._fit.setIcon(icon("fa6s.expand", "muted"))
+
+    # ---- building
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """What is shown; None while there is nothing."""
+        return self.canvas.drawing
+
+    @property
+    def working(self) -> bool:
+        """Whether the graph is being laid out, or figures are being computed or wait to be painted."""
+        return self._building.busy or self._learning.busy or self._repaint.isActive()
+
+    def rebuild(self, anchor: str = "") -> None:
+        """Lay the model out anew, in slices; the item named by `anchor` stays where it is on the screen."""
+        self._anchor = anchor
+        if not self.isVisible():
+            self._stale = True
+            return
+        self._stale = False
+        model = self._session.model
+        if model is None:
+            self._building.stop()
+            self.canvas.show_drawing(None, tr("No model is open"))
+            return
+        if not model.layers:
+            self._building.stop()
+            self.canvas.show_drawing(None, tr("The model has no layers"))
+            return
+        if self.canvas.drawing is None:
+            self.canvas.show_drawing(None, tr("Laying the graph out…"))
+        self._building.start(self._steps(), self._on_built)
+
+    def _steps(self) -> Generator[None, None, Drawing]:
+        model = self._session.model
+        assert model is not None
+        if self._whole is None:
+            self._whole = view_of(model, self.operators.isChecked())
+            many = len(self._whole.items) > MOST_OPEN
+            self.closed = {block.key for block in self._whole.blocks} if many else set()
+            yield
+        view = fold(self._whole, self.closed)
+        yield
+        layout = yield from layout_steps([(NODE_WIDTH, NODE_HEIGHT)] * len(view.items), view.edges)
+        yield
+        return Drawing(view, layout)
+
+    def _on_built(self, drawing: Drawing) -> None:
+        self.dresser.dress(drawing)
+        self.dresser.widen(drawing)
+        drawing.select(self._session.selection)
+        self.canvas.show_drawing(drawing, anchor=self._anchor)
+        if not self._anchor:
+            self._follow_selection()
+        self._dressed = True
+        self._show_scale()
+        self._tell_blocks()
+        self._learn()
+
+    def toggle(self, block: str) -> None:
+        """Open a closed block, or close an open one."""
+        self.closed ^= {block}
+        self.canvas.current = block if block in self.closed else self.canvas.current
+        self.rebuild(anchor=block)
+
+    def open_all(self) -> None:
+        """Open every block."""
+        self.closed = set()
+        self.rebuild(anchor=self._middle())
+
+    def close_all(self) -> None:
+        """Close every block."""
+        if self._whole is not None:
+            self.closed = {block.key for block in self._whole.blocks}
+            self.rebuild(anchor=self._middle())
+
+    def _middle(self) -> str:
+        """Return the key of the node nearest to the middle of what is seen."""
+        drawing = self.drawing
+        if drawing is None:
+            return ""
+        center = self.canvas.seen().center()
+        gaps = abs(drawing.layout.x - center.x()) + abs(drawing.layout.y - center.y())
+        return drawing.view.items[int(gaps.argmin())].key
+
+    def _tell_blocks(self) -> None:
+        count = len(self._whole.blocks) if self._whole is not None else 0
+        self._blocks.setEnabled(count > 0)
+        told = tr("Open or close repeated blocks; double-click does it for one.")
+        none = tr("No repeated blocks were found in this model.")
+        self._blocks.setToolTip(f"{count} {tr('blocks')}. {told}" if count else none)
+
+    # ---- looks
+
+    def set_metric(self, metric: str) -> None:
+        """Colour the nodes by a metric (its id in `METRICS`)."""
+        self._metric.setCurrentIndex(self._metric.findData(metric))
+
+    def _on_metric_changed(self, _index: int) -> None:
+        self.dresser.metric = str(self._metric.currentData())
+        self._metric.setToolTip(tr(METRIC[self.dresser.metric].help))
+        self._want_depth()
+        self._dress()
+        self._learn()
+
+    def _want_depth(self) -> None:
+        """Want the error over depth while it is seen: it colours the nodes and widens the edges."""
+        wanted = self.isVisible() and self.dresser.metric in OF_DEPTH
+        if wanted and self._withdraw is None:
+            self._withdraw = self._session.preview.request_depth()
+        elif not wanted and self._withdraw is not None:
+            self._withdraw()
+            self._withdraw = None
+
+    def _dress(self, layers: frozenset[str] | None = None) -> None:
+        drawing = self.drawing
+        if drawing is None or self._building.busy or not self.isVisible():
+            self._dressed = False
+            return
+        self.dresser.dress(drawing, layers)
+        self.dresser.widen(drawing)
+        self._dressed = True
+        self._show_scale()
+        self.canvas.refresh()
+
+    def _show_scale(self) -> None:
+        metric = self.dresser.metric
+        words = tr(self.figures.missing(metric)) if self._session.model is not None else ""
+        if not words and self.dresser.scale is None and metric != "none":
+            words = tr("Being computed…") if self._session.model is not None else ""
+        scale = None if words else self.dresser.scale
+        told = [tr(METRIC[metric].help)]
+        if metric == "sensitivity" and self.figures.sweep_candidate() is not None:
+            candidate = self.figures.sweep_candidate()
+            told.append(f"{self.figures.sweep_measure()}, {candidate.text if candidate else ''}")
+        told.append(
+            tr("Edge width: noise power of what runs along it, a step for each 10 dB below 40 dB SQNR; thin = unknown.")
+        )
+        self._scale.setToolTip("\n".join([words, *told] if words else told))
+        self._scale.show_scale(scale, self.figures.unit(metric), words)
+
+    def _learn(self) -> None:
+        """Estimate weight errors that are not known, those seen first, in slices."""
+        if self.dresser.metric != "weight_sqnr" or self.drawing is None or not self.isVisible():
+            return
+        self._learning.start(self._estimates(), self._on_learnt)
+
+    def _estimates(self) -> Generator[None, None, None]:
+        drawing = self.drawing
+        model = self._session.model
+        if drawing is None or model is None:
+            return
+        items = drawing.view.items
+        seen = [name for node in drawing.nodes_in(self.canvas.seen()).tolist() for name in items[node].layers]
+        for name in (*seen, *drawing.of_layer):
+            layer = model.layer(name)
+            if self.figures.needs(layer):
+                self.figures.learn(layer)
+                if not self._repaint.isActive():
+                    self._repaint.start()
+                yield
+
+    def _on_learnt(self, _value: object) -> None:
+        self._dress()
+
+    # ---- following the session
+
+    def _on_model_changed(self, _model: object) -> None:
+        self.figures.forget()
+        self._whole = None
+        self._learning.stop()
+        self.canvas.current = ""
+        self.canvas.show_drawing(None)
+        with QSignalBlocker(self.search):
+            self.search.clear()
+        self.rebuild()
+
+    def _on_recipe_changed(self, recipe: Recipe) -> None:
+        changed = self.figures.follow(recipe)
+        self._dress(changed)
+        if changed is None or changed:
+            self._learn()
+
+    def _on_selection_changed(self, _selection: object) -> None:
+        if self.drawing is None:
+            return
+        self.drawing.select(self._session.selection)
+        self.canvas.refresh()
+        if not self._following:
+            self._follow_selection()
+
+    def _follow_selection(self) -> None:
+        """Bring what was selected elsewhere into view."""
+        drawing = self.drawing
+        if drawing is None or not self._session.selection:
+            return
+        node = drawing.of_layer.get(self._session.selection[0])
+        if node is not None:
+            self.canvas.current = drawing.view.items[node].key
+            self.canvas.bring_into_view(node)
+
+    def _on_statistics_changed(self, kind: str) -> None:
+        if kind == "weights":
+            self._learn()
+
+    def _on_preview_changed(self, layer: str) -> None:
+        if self.dresser.metric == "weight_sqnr" and not self._repaint.isActive():
+            self._repaint.start()
+
+    def _on_figures_changed(self, _value: object) -> None:
+        if not self._repaint.isActive():
+            self._repaint.start()
+
+    def _on_theme_changed(self, _palette: object) -> None:
+        if self.isVisible():
+            self.load_icons()
+        self.canvas.restyle()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up with what happened while it was hidden."""
+        super().showEvent(event)
+        self.load_icons()
+        self._want_depth()
+        if self._stale:
+            self.rebuild()
+        elif not self._dressed:
+            self._dress()
+            self._learn()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Do nothing while hidden."""
+        super().hideEvent(event)
+        self._want_depth()
+        self._learning.stop()
+        self._repaint.stop()
+        self._dressed = False
+        if self._building.busy:
+            self._building.stop()
+            self._stale = True
+
+    # ---- the person
+
+    def _on_picked(self, keys: tuple[str, ...], add: bool) -> None:
+        drawing = self.drawing
+        if drawing is None:
+            return
+        layers = tuple(name for key in keys for name in drawing.view.items[drawing.index[key]].layers)
+        if add:
+            before = self._session.selection
+            if layers and set(layers) <= set(before):
+                layers = tuple(name for name in before if name not in layers)
+            else:
+                layers = (*layers, *(name for name in before if name not in layers))
+        if not layers:
+            self.canvas.refresh()
+            return
+        self._following = True
+        try:
+            self._session.select(layers)
+        finally:
+            self._following = False
+
+    def focus_search(self) -> None:
+        """Put the cursor into the search box."""
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
+
+    def found(self) -> list[int]:
+        """Return the nodes that fit the search, in topological order."""
+        text = self.search.text().strip().casefold()
+        drawing = self.drawing
+        if not text or drawing is None:
+            return []
+        names = {item.key: " ".join((item.title, item.type, *item.layers)) for item in drawing.view.items}
+        return [node for node, item in enumerate(drawing.view.items) if text in names[item.key].casefold()]
+
+    def _on_search_changed(self, text: str) -> None:
+        nodes = self.found()
+        lost = bool(text.strip()) and not nodes
+        self.search.setProperty("role", "worse" if lost else "")
+        words = tr("No node fits") if lost else f"{len(nodes)} {tr('found')}" if text.strip() else ""
+        self.search.setAccessibleDescription(words)
+        if nodes:
+            self._go_to(nodes[0])
+
+    def find_next(self, step: int) -> None:
+        """Go to the next node that fits the search (-1: the one before)."""
+        nodes, drawing = self.found(), self.drawing
+        if not nodes or drawing is None:
+            return
+        now = drawing.index.get(self.canvas.current, -1)
+        if step > 0:
+            self._go_to(next((node for node in nodes if node > now), nodes[0]))
+        else:
+            self._go_to(next((node for node in reversed(nodes) if node < now), nodes[-1]))
+
+    def _go_to(self, node: int) -> None:
+        self.canvas.pick(node, False)
+        self.canvas.bring_into_view(node)
+
+    def _on_operators_toggled(self, _on: bool) -> None:
+        self._whole = None
+        self.rebuild(anchor=self._middle())
+
+    def _on_blocks_clicked(self) -> None:
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self._add_block_actions(menu)
+        menu.popup(self._blocks.mapToGlobal(self._blocks.rect().bottomLeft()))
+
+    def _add_block_actions(self, menu: QMenu) -> None:
+        count = len(self._whole.blocks) if self._whole is not None else 0
+        close = menu.addAction(tr("Close all blocks"), self.close_all)
+        close.setEnabled(len(self.closed) < count)
+        menu.addAction(tr("Open all blocks"), self.open_all).setEnabled(bool(self.closed))
+
+    def _extend_menu(self, menu: QMenu) -> None:
+        """Put edits of the selection and of blocks above the ways to take the picture away."""
+        first = menu.actions()[0]
+        top = QMenu(menu)
+        drawing = self.drawing
+        node = drawing.index.get(self.canvas.current) if drawing is not None else None
+        add_edits(top, self._session)
+        block = drawing.view.items[node].block if drawing is not None and node is not None else ""
+        if block:
+            words = tr("Open this block") if block in self.closed else tr("Close this block")
+            action = top.addAction(words)
+            action.setData(block)
+            action.triggered.connect(self._on_block_chosen)
+        self._add_block_actions(top)
+        top.addSeparator()
+        menu.insertActions(first, top.actions())
+
+    def _on_block_chosen(self) -> None:
+        action = self.sender()
+        if isinstance(action, QAction):
+            self.toggle(str(action.data()))
+
+    def _tooltip(self, node: int) -> str:
+        return "" if self.drawing is None else self.dresser.tooltip(self.drawing.view.items[node])
+
+    def _columns(self) -> tuple[tuple[str, list[object]], ...]:
+        model = self._session.model
+        return () if self.drawing is None or model is None else self.dresser.columns(self.drawing, model)
