@@ -340,6 +340,8 @@ Request = (
     | Sensitivity
     | SearchBits
     | Benchmark
+    | TraceSample
+    | PictureWeights
     | ListDevices
     | PreviewAccuracy
     | ErrorOverDepth

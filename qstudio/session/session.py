@@ -33,6 +33,7 @@ from qstudio.session.history import History
 from qstudio.session.measurements import SLOTS, Measurements
 from qstudio.session.notices import Notices
 from qstudio.session.options import Notice, Run, RunOptions
+from qstudio.session.pictures import Pictures
 from qstudio.session.preview import Previews
 from qstudio.session.recipe_file import read_recipe, write_recipe
 from qstudio.session.runs import Runs
@@ -104,6 +105,7 @@ class Session:
         self.sensitivity = Sweeps(self, self._work, notices.tell)
         self.search = Searches(self, self._work, self._runs, notices.tell)
         self.preview = Previews(self, self._work)
+        self.pictures = Pictures(self, self._work)
         self.compare = Compare(self, self._work)
 
     # ---- opening

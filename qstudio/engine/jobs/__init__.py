@@ -54,6 +54,8 @@ JOBS: dict[str, JobSpec] = {
     ),
     "SearchBits": JobSpec("qstudio.engine.jobs.search:search_bits", "searching bits", process="run"),
     "Benchmark": JobSpec("qstudio.engine.jobs.measure:benchmark", "measuring the latency", process="run"),
+    "TraceSample": JobSpec("qstudio.engine.jobs.pictures:trace_sample", "tracing the sample", live=True),
+    "PictureWeights": JobSpec("qstudio.engine.jobs.pictures:picture_weights", "drawing the weight", urgent=True),
     "ListDevices": JobSpec("qstudio.engine.jobs.measure:list_devices", "looking for devices"),
 }
 """Request type name -> job."""
