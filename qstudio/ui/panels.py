@@ -55,6 +55,7 @@ PANELS: tuple[PanelSpec, ...] = (
         "qstudio.ui.sensitivity.panel:SensitivityPanel",
         help="Which layers hurt: each width tried on each layer",
     ),
+    P("overview", "Overview", "tabs", "qstudio.ui.overview.panel:OverviewPanel", help="Ranges and noise of all layers"),
     P("training_panel", "Training", "tabs", "qstudio.ui.training.panel:TrainingPanel", beside="curves"),
     P("data_panel", "Data", "tabs", "qstudio.ui.data.data_panel:DataPanel", beside="-"),
     P("inspector", "Inspector", "explore", "qstudio.ui.inspector.panel:InspectorPanel"),

@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QToolButton, QWidget
 from qstudio.core.inspection import RecipeAccuracy
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.data.data_state import is_opening
 from qstudio.ui.runs.figures import drop_interval, rate
 from qstudio.ui.text import NO_VALUE, format_interval, format_percent, format_points, tr
 from qstudio.ui.theme import theme
@@ -57,6 +58,7 @@ class PreviewFigure(QWidget):
             bridge.model_changed,
             bridge.dataset_changed,
             bridge.statistics_changed,
+            bridge.work_changed,
         ):
             signal.connect(self._on_changed)
         self.restyle()
@@ -104,7 +106,7 @@ class PreviewFigure(QWidget):
         elif previews.problem:
             state = tr("no preview")
         else:
-            state = tr("being evaluated") if waits else tr("no data")
+            state = tr("being evaluated") if waits or is_opening(self._session) else tr("no data")
         self._state.setText(state)
         more = [_EXPLANATION]
         if now is None and figure is not None:

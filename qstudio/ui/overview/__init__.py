@@ -1,0 +1,1 @@
+"""All layers at a glance: ranges and error over depth."""
