@@ -49,8 +49,12 @@ class Measurements:
         self.float_metrics_changed: Event[Metrics | None] = Event()
         self.samples_changed: Event[SamplePage | None] = Event()
 
-    def forget_model(self, model: ModelInfo) -> None:
-        """Begin anew for another model."""
+    def recall(self, kind: str, statistics: dict[str, SiteStatistics]) -> None:
+        """Take over statistics of the open model and data ("weights", "activations"); they are told with the rest."""
+        setattr(self, kind, statistics)
+
+    def forget_model(self, model: ModelInfo | None) -> None:
+        """Begin anew for another model, or without one."""
         self._model = model
         self.weights, self.previews = {}, {}
 
@@ -62,9 +66,9 @@ class Measurements:
         self.float_metrics = None
 
     def tell_forgotten(self) -> None:
-        """Tell that nothing of the data is known any more."""
-        self.float_metrics_changed.emit(None)
-        self.samples_changed.emit(None)
+        """Tell that of the data only is known what was recalled."""
+        self.float_metrics_changed.emit(self.float_metrics)
+        self.samples_changed.emit(self.page)
         self.statistics_changed.emit("activations")
 
     def measure_missing(self, model: ModelInfo, data: DataSpec, options: RunOptions, samples: int) -> None:
@@ -84,6 +88,13 @@ class Measurements:
             self.collect_activations(model, data, options)
 
     # ---- weights
+
+    def collect_missing_weights(self, model: ModelInfo) -> None:
+        """Read the weights of a model, unless what is known of them was recalled."""
+        if self.weights:
+            self.statistics_changed.emit("weights")
+        else:
+            self.collect_weights(model)
 
     def collect_weights(self, model: ModelInfo) -> Job:
         """Read the weights of a model."""

@@ -123,3 +123,5 @@ class Notice:
     """"info", "warning" or "error"."""
     text: str
     details: str = ""
+    action: tuple[str, str] | None = None
+    """What can be done about it at once: id of an action of the window, and the text of its button."""

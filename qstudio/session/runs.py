@@ -107,6 +107,12 @@ class Runs:
         self.select(number)
         return run
 
+    def load(self, runs: tuple[Run, ...]) -> None:
+        """Take over runs from a project, numbered from 1; nothing is told when they are those that are here."""
+        if runs != self.all:
+            self.all = runs
+            self.changed.emit(runs)
+
     def job(self, number: int) -> Job | None:
         """Return the job behind a run in progress; None once it is final."""
         return self._jobs.get(number)

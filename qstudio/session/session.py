@@ -35,6 +35,7 @@ from qstudio.session.notices import Notices
 from qstudio.session.options import Notice, Run, RunOptions
 from qstudio.session.pictures import Pictures
 from qstudio.session.preview import Previews
+from qstudio.session.project import Project
 from qstudio.session.recipe_file import read_recipe, write_recipe
 from qstudio.session.runs import Runs
 from qstudio.session.script import python_script
@@ -102,6 +103,7 @@ class Session:
         self.notice_posted: Event[Notice] = notices.posted
         self.log_added: Event[str] = notices.log_added
         self.timeline = Timeline(self)
+        self.project = Project(self)
         self.sensitivity = Sweeps(self, self._work, notices.tell)
         self.search = Searches(self, self._work, self._runs, notices.tell)
         self.preview = Previews(self, self._work)
@@ -131,7 +133,7 @@ class Session:
         self.model_changed.emit(self.model)
         self.recipe_changed.emit(self.recipe)
         self.selection_changed.emit(self.selection)
-        self._measured.collect_weights(self.model)
+        self._measured.collect_missing_weights(self.model)
         if data is not None:
             self.open_data(data)
 
@@ -543,7 +545,8 @@ class Session:
         return self._runs.job(self.running.id) if self.running else None
 
     def close(self) -> None:
-        """Shut the engine down."""
+        """Let go of the project and shut the engine down."""
+        self.project.close()
         self._engine.close()
 
     def _need_data(self) -> tuple[ModelInfo, DataSpec]:
