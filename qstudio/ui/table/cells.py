@@ -14,7 +14,7 @@ from qstudio.core.calibration import find_range
 from qstudio.core.layer_rank import MEASURES
 from qstudio.core.model_info import LayerInfo
 from qstudio.core.range_error import range_error
-from qstudio.core.recipe import ResolvedLayer
+from qstudio.core.recipe import Recipe, ResolvedLayer
 from qstudio.core.results import LayerResult
 from qstudio.core.size import layer_bytes
 from qstudio.session.options import Run
@@ -66,6 +66,7 @@ class CellMaker:
         self._total: int | None = None
         self._largest: int | None = None
         self._results: tuple[Run | None, dict[str, LayerResult]] = (None, {})
+        self._resolved: tuple[Recipe | None, dict[str, ResolvedLayer]] = (None, {})
 
     def forget_sizes(self) -> None:
         """Count the bytes anew; the recipe has changed."""
@@ -74,8 +75,18 @@ class CellMaker:
     def make(self, layer: LayerInfo, column: Column) -> Cell:
         """Return the cell of a layer in a column."""
         if column.field:
-            return self._setting(layer, column.field, self._session.recipe.resolve(layer.name))
+            return self._setting(layer, column.field, self._resolve(layer.name))
         return getattr(self, f"_{column.id}")(layer)  # type: ignore[no-any-return]
+
+    def _resolve(self, layer: str) -> ResolvedLayer:
+        """Return a layer's settings with their origins, once for all columns of its row."""
+        recipe = self._session.recipe
+        if self._resolved[0] is not recipe:
+            self._resolved = (recipe, {})
+        found = self._resolved[1].get(layer)
+        if found is None:
+            found = self._resolved[1][layer] = recipe.resolve(layer)
+        return found
 
     def _layer(self, layer: LayerInfo) -> Cell:
         run = self._reference()
