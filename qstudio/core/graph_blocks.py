@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from qstudio.core.graph_layout import reachable_order
@@ -14,6 +14,8 @@ INNER_SHARE = 0.7
 """Blocks within blocks are taken instead of the outer ones when they hold this share of their nodes."""
 LEAST_SHARE = 0.3
 """Patterns are looked for when names put less than this share of the nodes into blocks."""
+NODES_PER_STEP = 400
+"""Names read between two chances to stop."""
 LONGEST_PATTERN = 48
 """Nodes in the longest repeating pattern that is looked for."""
 
@@ -47,12 +49,32 @@ def find_blocks(nodes: Sequence[BlockNode], edges: Sequence[tuple[int, int]]) ->
         nodes: In the order in which they run.
         edges: (source, target) as positions in `nodes`, source before target.
     """
-    scopes = [_scope(node) for node in nodes]
+    steps = block_steps(nodes, edges)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            found: tuple[NodeBlock, ...] = stop.value
+            return found
+
+
+def block_steps(
+    nodes: Sequence[BlockNode], edges: Sequence[tuple[int, int]]
+) -> Generator[None, None, tuple[NodeBlock, ...]]:
+    """Find blocks in short steps, so that a window stays alive meanwhile; see `find_blocks`."""
+    scopes = []
+    for number, node in enumerate(nodes):
+        scopes.append(_scope(node))
+        if number % NODES_PER_STEP == 0:
+            yield
     assigned = _by_scope(scopes)
+    yield
     _absorb(nodes, scopes, edges, assigned)
+    yield
     blocks = _collect(assigned)
     if sum(len(block.members) for block in blocks) < LEAST_SHARE * len(nodes):
         blocks = (*blocks, *_by_pattern(nodes, {member for block in blocks for member in block.members}))
+    yield
     return _without_cycles(len(nodes), edges, blocks)
 
 

@@ -128,6 +128,8 @@ class GraphFigures:
     def __init__(self, session: Session) -> None:
         self._session, self._depth, self._sweeps = session, session.preview, session.sensitivity
         self._weights: dict[str, tuple[Scheme, Figure | None]] = {}
+        self._learnt: set[str] = set()
+        """Layers whose weight error under the present recipe is known."""
         self._recipe = session.recipe
         self._bits: dict[str, tuple[int | None, int | None]] = {}
         self._own_bytes: dict[str, int] = {}
@@ -138,22 +140,25 @@ class GraphFigures:
     def forget(self) -> None:
         """Forget everything; another model is shown, or its weights' statistics have come."""
         self._weights.clear()
+        self._forget_settings()
+        self._recipe = self._session.recipe
+
+    def _forget_settings(self) -> None:
+        self._learnt.clear()
         self._bits.clear()
         self._own_bytes.clear()
         self._total_bytes = None
-        self._recipe = self._session.recipe
 
     def follow(self, recipe: Recipe) -> frozenset[str] | None:
         """Turn to another recipe; return the layers whose settings it changes, None where it may be all."""
         before, self._recipe = self._recipe, recipe
         model = self._session.model
         if model is None or before.default != recipe.default or before.rules != recipe.rules:
-            self._bits.clear()
-            self._own_bytes.clear()
-            self._total_bytes = None
+            self._forget_settings()
             return None
         changed = frozenset(name for name, _ in set(before.overrides) ^ set(recipe.overrides))
         known = {layer.name for layer in model.layers} if changed else set()
+        self._learnt -= changed
         for name in changed:
             self._bits.pop(name, None)
             old = self._own_bytes.pop(name, None)
@@ -206,9 +211,14 @@ class GraphFigures:
             found = self._own_bytes[layer.name] = layer_bytes(layer, self._session.settings(layer.name))
         return found
 
+    @property
+    def depth(self) -> DepthErrors | None:
+        """The error over depth of the present recipe, else the one known last."""
+        return self._depth.depth or self._depth.latest_depth
+
     def noise(self, layer: str) -> LayerNoise | None:
         """Return the quantization noise at a layer's output as known last."""
-        depth = self._depth.depth or self._depth.latest_depth
+        depth = self.depth
         if depth is not self._noise[0]:
             self._noise = (depth, {} if depth is None else {noise.layer: noise for noise in depth.layers})
         return self._noise[1].get(layer)
@@ -240,16 +250,20 @@ class GraphFigures:
 
     def needs(self, layer: LayerInfo) -> bool:
         """Return whether `learn` would bring a weight error that is not known yet."""
-        if layer.weight is None or layer.unsupported or layer.weight.id not in self._session.weight_statistics:
+        if layer.name in self._learnt or layer.weight is None or layer.unsupported:
             return False
-        scheme = self._session.settings(layer.name).weight_scheme()
-        known = self._weights.get(layer.name)
-        return not scheme.is_float and (known is None or known[0] != scheme)
+        if layer.weight.id not in self._session.weight_statistics:
+            return False
+        if self.bits(layer)[0] != FLOAT_BITS:
+            return True
+        self._learnt.add(layer.name)
+        return False
 
     def learn(self, layer: LayerInfo) -> None:
         """Estimate a layer's weight error under its present scheme (1 to 7 ms)."""
         readout = inspect(self._session, layer.name, "weight")
         figure = None if readout is None else Figure(float(readout.sqnr_db), readout.exact is None)
+        self._learnt.add(layer.name)
         self._weights[layer.name] = (self._session.settings(layer.name).weight_scheme(), figure)
 
     # ---- the sweep

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 
-from qstudio.core.graph_blocks import BlockNode, find_blocks
+from qstudio.core.graph_blocks import BlockNode, block_steps
 from qstudio.core.model_info import LayerInfo, ModelInfo
 
 PASSING = frozenset({"Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
@@ -71,7 +71,19 @@ def view_of(model: ModelInfo, operators: bool = False) -> GraphView:
         model: What is open.
         operators: Show every operator that computes something, else the layers only.
     """
+    steps = view_steps(model, operators)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            found: GraphView = stop.value
+            return found
+
+
+def view_steps(model: ModelInfo, operators: bool = False) -> Generator[None, None, GraphView]:
+    """Make a view in short steps, so that a window stays alive meanwhile; see `view_of`."""
     items, links, weights = _operators(model) if operators else _layers(model)
+    yield
     place = {item.key: number for number, item in enumerate(items)}
     carrier_of: dict[str, str] = {}
     edges: dict[tuple[int, int], str] = {}
@@ -85,7 +97,8 @@ def view_of(model: ModelInfo, operators: bool = False) -> GraphView:
     nodes = [
         BlockNode(item.key, f"{item.type} {item.detail.partition(',')[0]}", weights.get(item.key, "")) for item in items
     ]
-    found = find_blocks(nodes, tuple(edges))
+    yield
+    found = yield from block_steps(nodes, tuple(edges))
     like: dict[str, int] = {}
     for block in found:
         like[block.pattern] = like.get(block.pattern, 0) + 1
@@ -97,6 +110,7 @@ def view_of(model: ModelInfo, operators: bool = False) -> GraphView:
         layers = tuple(name for member in block.members for name in items[member].layers)
         keys = tuple(items[member].key for member in block.members)
         blocks.append(GraphBlock(key, block.title, like[block.pattern], keys, layers))
+    yield
     named = tuple(
         GraphItem(item.key, item.title, item.type, item.detail, item.layers, block_of.get(number, ""))
         for number, item in enumerate(items)

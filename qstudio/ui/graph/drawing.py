@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -74,7 +75,8 @@ class Drawing:
         self._paths: dict[int, QPainterPath] = {}
         self._lines: dict[int, list[QLineF]] = {}
         self._edge_boxes = self._boxes()
-        self.frames = tuple(self._frames())
+        self.frames: tuple[Frame, ...] = ()
+        """Under open blocks, once `frame_steps` has run."""
 
     # ---- places
 
@@ -155,10 +157,12 @@ class Drawing:
         low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
         return np.concatenate([low, high], axis=1)
 
-    def _frames(self) -> list[Frame]:
-        """Return a frame for each open block, unless strangers stand in it."""
+    def frame_steps(self) -> Generator[None, None, None]:
+        """Make a frame for each open block, unless strangers stand in it; in short steps."""
         found = []
-        for block in self.view.blocks:
+        for number, block in enumerate(self.view.blocks):
+            if number % 64 == 0:
+                yield
             members = [self.index[key] for key in block.members if key in self.index]
             if len(members) < len(block.members):
                 continue
@@ -167,7 +171,7 @@ class Drawing:
             rect = QRectF(left, top, right - left, bottom - top)
             if len(self.nodes_in(rect)) == len(members):
                 found.append(Frame(rect.adjusted(-FRAME_SIDE, -FRAME_TOP, FRAME_SIDE, FRAME_BOTTOM), block))
-        return found
+        self.frames = tuple(found)
 
     # ---- selection
 

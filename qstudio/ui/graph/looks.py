@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from qstudio.ui.text import format_count, format_large, tr
 
 MARKS = {"worse": "■ ", "watch": "▲ ", "": ""}
 """Before an SQNR, as in the table: square = under 20 dB, triangle = under 30 dB."""
+NODES_PER_STEP = 128
+"""Nodes written between two chances to stop."""
 NOISE_STEPS_DB = (40.0, 30.0, 20.0, 10.0)
 """An edge is one class thicker below each of these SQNRs."""
 
@@ -42,6 +44,7 @@ class Dresser:
         self.metric = METRICS[0].id
         self.scale: ColorScale | None = None
         self._values = np.zeros(0)
+        self._widened: tuple[Drawing | None, object] = (None, None)
 
     def layers_of(self, item: GraphItem) -> tuple[LayerInfo, ...]:
         """Return the layers an item stands for."""
@@ -52,33 +55,50 @@ class Dresser:
 
     def dress(self, drawing: Drawing, layers: Iterable[str] | None = None) -> None:
         """Make the looks of the nodes of some layers anew; None = of all."""
-        items = drawing.view.items
-        if layers is None or len(self._values) != len(items):
-            nodes: Iterable[int] = range(len(items))
-            self._values = np.full(len(items), np.nan)
-        else:
-            nodes = {drawing.of_layer[name] for name in layers if name in drawing.of_layer}
-            if METRIC[self.metric].sums and self.metric == "share":
-                nodes = range(len(items))  # each share is of the sum of all
+        if layers is None or len(self._values) != len(drawing.view.items):
+            for _ in self.dress_steps(drawing):
+                pass
+            return
+        nodes = {drawing.of_layer[name] for name in layers if name in drawing.of_layer}
+        self._write(drawing, nodes)
+        if self.metric == "share":  # each is a share of the sum of all
+            self._measure(drawing, (node for node in range(len(drawing.view.items)) if node not in nodes))
+        self._color(drawing)
+
+    def dress_steps(self, drawing: Drawing) -> Generator[None, None, None]:
+        """Make all looks anew in short steps, so that a window stays alive meanwhile."""
+        count = len(drawing.view.items)
+        self._values = np.full(count, np.nan)
+        for first in range(0, count, NODES_PER_STEP):
+            self._write(drawing, range(first, min(first + NODES_PER_STEP, count)))
+            yield
+        self._color(drawing)
+
+    def _write(self, drawing: Drawing, nodes: Iterable[int]) -> None:
+        """Write bits and figures of nodes."""
         overrides = dict(self._session.recipe.overrides)
-        unit = self._figures.unit(self.metric)
-        graded = unit == "dB"
-        for node in nodes:
-            item, look = items[node], drawing.looks[node]
-            own = self.layers_of(item)
+        chosen = list(nodes)
+        for node in chosen:
+            look, own = drawing.looks[node], self.layers_of(drawing.view.items[node])
             widths = [self._figures.bits(layer) for layer in own]
             look.weight = bits_text("W", (weight for weight, _ in widths))
             look.activation = bits_text("A", (activation for _, activation in widths))
             fields = [dict(overrides.get(layer.name, ())) for layer in own]
             look.weight_set = any("weight_bits" in values for values in fields)
             look.activation_set = any("activation_bits" in values for values in fields)
-            figure = self.figure(item)
+        self._measure(drawing, chosen)
+
+    def _measure(self, drawing: Drawing, nodes: Iterable[int]) -> None:
+        """Write the figures of nodes."""
+        unit = self._figures.unit(self.metric)
+        for node in nodes:
+            look = drawing.looks[node]
+            figure = self.figure(drawing.view.items[node])
             self._values[node] = math.nan if figure is None else figure.value
             look.value = ""
             if figure is not None:
-                mark = MARKS[sqnr_grade(figure.value)] if graded else ""
+                mark = MARKS[sqnr_grade(figure.value)] if unit == "dB" else ""
                 look.value = mark + full_text(figure, unit)
-        self._color(drawing)
 
     def figure(self, item: GraphItem, metric: str = "") -> Figure | None:
         """Return an item's figure: a layer's own, a block's worst or sum."""
@@ -102,17 +122,18 @@ class Dresser:
         step = self.scale.step
         drawing.colors[:] = [step(value) for value in values.tolist()]
 
-    def widen(self, drawing: Drawing) -> bool:
-        """Give each edge the width of the noise it carries; return whether any is known."""
-        known = False
+    def widen(self, drawing: Drawing) -> None:
+        """Give each edge the width of the noise it carries, unless nothing else is known than before."""
+        source = (drawing, self._figures.depth)
+        if source[0] is self._widened[0] and source[1] is self._widened[1]:
+            return
+        self._widened = source
         classes = np.zeros(len(drawing.view.edges), np.int64)
         for edge, layer in enumerate(drawing.view.carriers):
             noise = self._figures.noise(layer) if layer else None
             if noise is not None:
-                known = True
                 classes[edge] = sum(noise.accumulated_sqnr_db < limit for limit in NOISE_STEPS_DB)
         drawing.widths[:] = classes
-        return known
 
     # ---- words
 

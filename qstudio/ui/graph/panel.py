@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLineEdit, QMenu, QToolBut
 from qstudio.core.graph_layout import layout_steps
 from qstudio.core.recipe import Recipe
 from qstudio.session.graph_metrics import METRIC, METRICS, OF_DEPTH, GraphFigures
-from qstudio.session.graph_view import GraphView, fold, view_of
+from qstudio.session.graph_view import GraphView, fold, view_steps
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.graph.canvas import GraphCanvas
@@ -74,7 +74,9 @@ class GraphPanel(QWidget):
         self._repaint = QTimer(self)
         self._repaint.setSingleShot(True)
         self._repaint.setInterval(REPAINT_MS)
-        self._repaint.timeout.connect(self._dress)
+        self._repaint.timeout.connect(self._on_repaint)
+        self._pending: set[str] | None = set()
+        """Layers with new figures that are not painted yet; None = all."""
         self.canvas = GraphCanvas(self)
         self._build()
         self.canvas.tell = self._tooltip
@@ -181,15 +183,16 @@ class GraphPanel(QWidget):
             self._building.stop()
             self.canvas.show_drawing(None, tr("The model has no layers"))
             return
+        self._dressed = True
         if self.canvas.drawing is None:
             self.canvas.show_drawing(None, tr("Laying the graph out…"))
-        self._building.start(self._steps(), self._on_built)
+        self._building.start(self._steps(), self._on_built, at_once=True)
 
     def _steps(self) -> Generator[None, None, Drawing]:
         model = self._session.model
         assert model is not None
         if self._whole is None:
-            self._whole = view_of(model, self.operators.isChecked())
+            self._whole = yield from view_steps(model, self.operators.isChecked())
             many = len(self._whole.items) > MOST_OPEN
             self.closed = {block.key for block in self._whole.blocks} if many else set()
             yield
@@ -197,16 +200,19 @@ class GraphPanel(QWidget):
         yield
         layout = yield from layout_steps([(NODE_WIDTH, NODE_HEIGHT)] * len(view.items), view.edges)
         yield
-        return Drawing(view, layout)
+        drawing = Drawing(view, layout)
+        yield from drawing.frame_steps()
+        yield from self.dresser.dress_steps(drawing)
+        return drawing
 
     def _on_built(self, drawing: Drawing) -> None:
-        self.dresser.dress(drawing)
         self.dresser.widen(drawing)
         drawing.select(self._session.selection)
         self.canvas.show_drawing(drawing, anchor=self._anchor)
         if not self._anchor:
             self._follow_selection()
-        self._dressed = True
+        if not self._dressed:  # recipe or metric have changed meanwhile
+            self._dress()
         self._show_scale()
         self._tell_blocks()
         self._learn()
@@ -306,16 +312,31 @@ class GraphPanel(QWidget):
             return
         items = drawing.view.items
         seen = [name for node in drawing.nodes_in(self.canvas.seen()).tolist() for name in items[node].layers]
-        for name in (*seen, *drawing.of_layer):
+        for number, name in enumerate((*seen, *drawing.of_layer)):
             layer = model.layer(name)
             if self.figures.needs(layer):
                 self.figures.learn(layer)
-                if not self._repaint.isActive():
-                    self._repaint.start()
+                self._dress_soon(name)
+                yield
+            elif number % 64 == 0:
                 yield
 
     def _on_learnt(self, _value: object) -> None:
-        self._dress()
+        self._on_repaint()
+
+    def _dress_soon(self, layer: str = "") -> None:
+        """Show a layer's new figure (all where it is not named), together with others that arrive soon."""
+        if not layer:
+            self._pending = None
+        elif self._pending is not None:
+            self._pending.add(layer)
+        if not self._repaint.isActive():
+            self._repaint.start()
+
+    def _on_repaint(self) -> None:
+        pending, self._pending = self._pending, set()
+        if pending is None or pending:
+            self._dress(None if pending is None else frozenset(pending))
 
     # ---- following the session
 
@@ -358,12 +379,11 @@ class GraphPanel(QWidget):
             self._learn()
 
     def _on_preview_changed(self, layer: str) -> None:
-        if self.dresser.metric == "weight_sqnr" and not self._repaint.isActive():
-            self._repaint.start()
+        if self.dresser.metric == "weight_sqnr":
+            self._dress_soon(layer)
 
     def _on_figures_changed(self, _value: object) -> None:
-        if not self._repaint.isActive():
-            self._repaint.start()
+        self._dress_soon()
 
     def _on_theme_changed(self, _palette: object) -> None:
         if self.isVisible():

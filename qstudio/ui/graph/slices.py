@@ -22,11 +22,18 @@ class Slices(QObject):
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._run)
 
-    def start(self, steps: Generator[None, None, Any], done: Callable[[Any], None]) -> None:
-        """Run `steps` and give what it returns to `done`; what takes one slice only is done at once."""
+    def start(self, steps: Generator[None, None, Any], done: Callable[[Any], None], at_once: bool = False) -> None:
+        """Run `steps` and give what it returns to `done`.
+
+        Args:
+            steps: The work, cut by its yields.
+            done: Called with what it returns.
+            at_once: Whether the first slice is run now: what takes no longer is done when this returns.
+        """
         self._steps, self._done = steps, done
         self._timer.start()
-        self._run()
+        if at_once:
+            self._run()
 
     def stop(self) -> None:
         """Forget what is not done."""
