@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from dataclasses import dataclass, field
 
+from qstudio.core.exchange import SiteEncodings
 from qstudio.core.predictions import Predictions
 from qstudio.core.recipe import Recipe
 from qstudio.core.storage import StorageChoice
@@ -209,6 +210,8 @@ class RunResult:
     predictions: Predictions | None = field(default=None, compare=False, repr=False, metadata={"json": False})
     """The simulated class of every evaluation sample beside float's; None where outputs are no class scores. Arrays
     have no place in comparing runs or in their JSON."""
+    encodings: SiteEncodings | None = field(default=None, compare=False, repr=False, metadata={"json": False})
+    """Scale and zero point of every tensor as exported; None before the export."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from qstudio.backends.ort import Model
 from qstudio.backends.qdq import not_exported
 from qstudio.backends.save import save_model
 from qstudio.backends.timing import latency_pair, measure_in_turns
+from qstudio.core.affine import Encoding
+from qstudio.core.exchange import SiteEncodings
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import RunResult, SizeBytes
 from qstudio.core.size import layer_bytes
@@ -146,6 +148,7 @@ def measure(
             export_path=options.export_path,
             size_bytes=sizes,
             storage=storage,
+            encodings=site_encodings(network, simulated),
             notes=(*result.notes, *float_sites),
         )
         report = progress.part("verify")
@@ -186,6 +189,16 @@ def size_bytes(network: Network, recipe: Recipe, file_bytes: int | None = None) 
             quantized -= 4 * int(np.prod([n or 1 for n in layer.weight.shape]))
         quantized += layer_bytes(layer, recipe.settings(layer.name))
     return SizeBytes(float_bytes, quantized, file_bytes)
+
+
+def site_encodings(network: Network, simulated: SimulatedModel) -> SiteEncodings:
+    """Return scale and zero point of every affine tensor of a simulated network, as its export writes them."""
+    activations: dict[str, Encoding] = {}
+    for layer in network.layers:
+        site = layer.activation
+        if site is not None and site.id in simulated.activations:
+            activations |= dict.fromkeys(site.quantized_at or (site.id,), simulated.activations[site.id])
+    return SiteEncodings(dict(simulated.weights), activations, tuple(simulated.others))
 
 
 def versions() -> tuple[tuple[str, str], ...]:
