@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from qstudio.core.statistics import SiteStatistics
 from qstudio.engine.messages import WeightPreview
 from qstudio.session.other_readout import estimate
 from qstudio.session.ranges import channel_range_ends, channels_of, fill_tensor_ranges, tensor_range
-from qstudio.session.session import Session
+
+if TYPE_CHECKING:
+    from qstudio.session.session import Session
 
 Side = Literal["weight", "activation"]
 """Which of a layer's two tensors is looked at."""

@@ -28,7 +28,9 @@ from qstudio.engine.messages import (
     WeightPreview,
 )
 from qstudio.session.compare import Compare
+from qstudio.session.diagnosis import Diagnosis
 from qstudio.session.events import Event
+from qstudio.session.findings import Findings
 from qstudio.session.history import History
 from qstudio.session.measurements import SLOTS, Measurements
 from qstudio.session.notices import Notices
@@ -108,6 +110,8 @@ class Session:
         self.search = Searches(self, self._work, self._runs, notices.tell)
         self.preview = Previews(self, self._work)
         self.pictures = Pictures(self, self._work)
+        self.findings = Findings(self, self._work)
+        self.diagnosis = Diagnosis(self)
         self.compare = Compare(self, self._work)
 
     # ---- opening

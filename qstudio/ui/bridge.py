@@ -31,6 +31,8 @@ EVENTS: dict[str, str] = {
     "log_added": "log_added",
     "preview_accuracy_changed": "preview.changed",
     "depth_changed": "preview.depth_changed",
+    "findings_changed": "findings.changed",
+    "diagnosis_changed": "diagnosis.changed",
     "timeline_changed": "timeline.changed",
     "compare_changed": "compare.changed",
     "compare_samples_changed": "compare.samples_changed",
@@ -65,6 +67,8 @@ class SessionBridge(QObject):
     log_added = Signal(object)
     preview_accuracy_changed = Signal(object)
     depth_changed = Signal(object)
+    findings_changed = Signal(object)
+    diagnosis_changed = Signal(object)
     timeline_changed = Signal(object)
     compare_changed = Signal(object)
     compare_samples_changed = Signal(object)
