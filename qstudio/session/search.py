@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qstudio.core.dataset_types import DatasetInfo
@@ -50,6 +51,8 @@ class Searches:
         """Whether first and last layer keep the bits the recipe gives them."""
         self.cache_root = ""
         """Folder of figures that were measured before; empty = they are known to the engine's process only."""
+        self.export_folder = ""
+        """Where exported models are put that nobody named; empty = they are measured and removed."""
         self.changed: Event[bool] = Event()
         """Whether a search is in progress; something has changed: `result`, `settings`, `stale` or `progress`."""
         self.result: SearchResult | None = None
@@ -137,7 +140,7 @@ class Searches:
         """Search with these settings, then export and verify the recipe that is found as a run.
 
         Args:
-            export_path: Where the quantized ONNX model is kept; empty = it is measured and removed.
+            export_path: Where the quantized ONNX model is kept; empty = in `export_folder`.
             **values: Fields of `SearchSettings`, or `keep_ends`, that are to change first.
 
         Raises:
@@ -148,6 +151,9 @@ class Searches:
         if self.blocked or session.model is None or session.data_spec is None or session.dataset is None:
             raise UserError(self.blocked, "search")
         self._check_kept(session.model)
+        if not export_path and self.export_folder:
+            name = f"{Path(session.model.path).stem}-run{len(session.runs) + 1}.onnx"
+            export_path = str(Path(self.export_folder) / name)
         request = SearchBits(
             session.options.request(session.model.path, session.data_spec, session.recipe, export_path),
             self._asked_settings(session.model),

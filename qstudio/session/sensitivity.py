@@ -95,7 +95,7 @@ class Sweeps:
     @property
     def is_whole(self) -> bool:
         """Whether every cell of the latest sweep is known."""
-        return self._result is not None and not self._cells
+        return self._result is not None and not self._cells and self._job is None
 
     @property
     def running(self) -> bool:

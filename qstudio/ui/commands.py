@@ -39,6 +39,7 @@ class Commands(QObject):
         self.session = session
         self.window = window
         self._exports = tempfile.TemporaryDirectory(prefix="qstudio-")
+        session.search.export_folder = self._exports.name
         self._pending_data: DataSpec | str | None = None
         self._wanted_exports: dict[int, str] = {}
 

@@ -272,6 +272,8 @@ class HeatMap(Painted):
     def _paint_scale(self, painter: QPainter, rect: QRect, palette: Palette) -> None:
         painter.fillRect(rect, QColor(palette.surface))
         scale, pad = self.scale, theme().px(8)
+        if not scale.title:
+            return
         ends = (scale.high, scale.low) if scale.falls else (scale.low, scale.high)
         dark, bright = scale.text(ends[0]), scale.text(ends[1])
         metrics = painter.fontMetrics()

@@ -97,10 +97,8 @@ def scale_of(values: list[float], measure: str, mode: str) -> HeatScale:
     low, high = (min(positive), max(positive)) if positive else (0.0, 1.0)
     if log:
         low = max(low, high * 1e-6)
-    unit = MEASURES[measure].unit
-    return HeatScale(
-        low, high, log, falls, f"{tr(MEASURES[measure].title)}, {unit}", lambda value: value_text(measure, value)
-    )
+    title = f"{tr(MEASURES[measure].title)}, {MEASURES[measure].unit}" if positive else ""
+    return HeatScale(low, high, log, falls, title, lambda value: value_text(measure, value))
 
 
 def base_value(result: SensitivityResult, measure: str, candidate: Candidate) -> float | None:

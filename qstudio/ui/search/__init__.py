@@ -1,0 +1,1 @@
+"""Mixed precision in the window: the search, its front, the bits of every layer."""
