@@ -26,6 +26,9 @@ EVENTS: dict[str, str] = {
     "run_selected": "run_selected",
     "sensitivity_changed": "sensitivity.changed",
     "search_changed": "search.changed",
+    "sample_traced": "pictures.changed",
+    "sample_asked": "pictures.sample_asked",
+    "weight_pictured": "pictures.weights_changed",
     "work_changed": "work_changed",
     "notice_posted": "notice_posted",
     "log_added": "log_added",
@@ -62,6 +65,9 @@ class SessionBridge(QObject):
     run_selected = Signal(object)
     sensitivity_changed = Signal(object)
     search_changed = Signal(object)
+    sample_traced = Signal(object)
+    sample_asked = Signal(object)
+    weight_pictured = Signal(object)
     work_changed = Signal(object)
     notice_posted = Signal(object)
     log_added = Signal(object)

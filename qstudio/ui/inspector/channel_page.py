@@ -70,6 +70,11 @@ class ChannelPage(QFrame):
         self.plot.channel_hovered.connect(self._on_hovered)
         self.plot.notice_posted.connect(session.notice_posted.emit)
 
+    @property
+    def message(self) -> str:
+        """The words shown instead of data; empty when data is shown."""
+        return self.plot.message
+
     def refresh(self, layer: LayerInfo | None) -> None:
         """Show a layer as the session knows it now."""
         self.layer = layer
@@ -102,6 +107,14 @@ class ChannelPage(QFrame):
             self.explained.setText(
                 tr("One scale serves all channels: narrow ones get few codes. Scales per channel help.")
             )
+
+    def show_channel(self, side: Side, channel: int) -> None:
+        """Show a side with one of its channels marked."""
+        if side != self.side:
+            self.sides.set_value(side)
+            self._on_side(side)
+        if self.plot.ranges is not None and 0 <= channel < len(self.plot.ranges.low):
+            self.plot.mark(channel)
 
     def _on_side(self, side: Side) -> None:
         self.side = side

@@ -13,11 +13,17 @@ from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.inspector.channel_page import ChannelPage
 from qstudio.ui.inspector.labels import ElidedLabel
+from qstudio.ui.inspector.sample_page import SamplePage
 from qstudio.ui.inspector.site_page import SitePage
+from qstudio.ui.inspector.weight_images import WeightImagePage
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
 SIDES: tuple[Side, ...] = ("weight", "activation")
+CHANNELS, SAMPLE, IMAGE = 2, 3, 4
+"""Tabs after those of the two sides."""
+
+Page = SitePage | ChannelPage | SamplePage | WeightImagePage
 
 
 class InspectorPanel(QFrame):
@@ -33,7 +39,7 @@ class InspectorPanel(QFrame):
         self.follow = QPushButton()
         self.follow.setProperty("role", "flat")
         self.follow.clicked.connect(self._on_follow)
-        self._pages: dict[int, SitePage | ChannelPage] = {}
+        self._pages: dict[int, Page] = {}
         self._places: list[QVBoxLayout] = []
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
@@ -41,6 +47,8 @@ class InspectorPanel(QFrame):
             (tr("Weights"), tr("Values of the layer's weight and how they are quantized")),
             (tr("Activations"), tr("Values the layer puts out and how they are quantized")),
             (tr("Channels"), tr("Range of each channel against what can be represented")),
+            (tr("Sample"), tr("One evaluation sample through the layers, float beside quantized")),
+            (tr("Image"), tr("The layer's weight as an image: kernels or matrix, float beside quantized")),
         ):
             place = QWidget()
             layout = QVBoxLayout(place)
@@ -70,6 +78,10 @@ class InspectorPanel(QFrame):
         bridge.statistics_changed.connect(self._on_statistics_changed)
         bridge.preview_changed.connect(self._on_preview_changed)
         bridge.work_changed.connect(self._on_work_changed)
+        bridge.runs_changed.connect(self._on_sample_changed)
+        bridge.sample_traced.connect(self._on_sample_changed)
+        bridge.weight_pictured.connect(self._on_image_changed)
+        bridge.sample_asked.connect(self._on_sample_asked)
         self._on_changed(None)
 
     @property
@@ -99,13 +111,47 @@ class InspectorPanel(QFrame):
             self._stale.discard(index)
             self._page(index).refresh(self.layer)
 
-    def _page(self, index: int) -> SitePage | ChannelPage:
+    def _on_sample_changed(self, _value: object) -> None:
+        self._stale.add(SAMPLE)
+        self._refresh_open_tab()
+
+    def _on_image_changed(self, _value: object) -> None:
+        self._stale.add(IMAGE)
+        self._refresh_open_tab()
+
+    def _page(self, index: int) -> Page:
         """Return a tab's page, made when it is first looked at: each takes some 60 ms."""
         if index not in self._pages:
-            page = ChannelPage(self._session) if index == 2 else SitePage(self._session, SIDES[index])
+            page = self._make(index)
             self._places[index].addWidget(page)
             self._pages[index] = page
         return self._pages[index]
+
+    def _make(self, index: int) -> Page:
+        if index == CHANNELS:
+            return ChannelPage(self._session)
+        if index == SAMPLE:
+            sample = SamplePage(self._session)
+            sample.channel_chosen.connect(self._on_channel_of_sample)
+            return sample
+        if index == IMAGE:
+            image = WeightImagePage(self._session)
+            image.channel_chosen.connect(self._on_channel_of_weight)
+            return image
+        return SitePage(self._session, SIDES[index])
+
+    def _on_channel_of_sample(self, channel: int) -> None:
+        self._show_channel("activation", channel)
+
+    def _on_channel_of_weight(self, channel: int) -> None:
+        self._show_channel("weight", channel)
+
+    def _show_channel(self, side: Side, channel: int) -> None:
+        self.tabs.setCurrentIndex(CHANNELS)
+        self.channels.show_channel(side, channel)
+
+    def _on_sample_asked(self, _index: int) -> None:
+        self.tabs.setCurrentIndex(SAMPLE)
 
     @property
     def weights(self) -> SitePage:
@@ -120,23 +166,32 @@ class InspectorPanel(QFrame):
     @property
     def channels(self) -> ChannelPage:
         """The page of the channels."""
-        return cast("ChannelPage", self._page(2))
+        return cast("ChannelPage", self._page(CHANNELS))
+
+    @property
+    def sample(self) -> SamplePage:
+        """The page of one sample through the layers."""
+        return cast("SamplePage", self._page(SAMPLE))
+
+    @property
+    def image(self) -> WeightImagePage:
+        """The page of the weight as an image."""
+        return cast("WeightImagePage", self._page(IMAGE))
 
     def _on_statistics_changed(self, kind: str) -> None:
-        self._stale |= {0, 2} if kind == "weights" else {1, 2}
+        self._stale |= {0, CHANNELS} if kind == "weights" else {1, CHANNELS, SAMPLE}
         self._refresh_open_tab()
 
     def _on_preview_changed(self, layer: str) -> None:
         if self.layer is not None and layer == self.layer.name:
-            self._stale |= {0, 2}
+            self._stale |= {0, CHANNELS}
             self._refresh_open_tab()
 
     def _on_work_changed(self, _jobs: object) -> None:
         """Keep the words about progress current; pages that show data have nothing to learn from it."""
         index = self.tabs.currentIndex()
         page = self._page(index)
-        plot = page.plot if isinstance(page, ChannelPage) else page.histogram
-        if plot.message:
+        if page.message:
             page.refresh(self.layer)
 
     def _show_title(self) -> None:

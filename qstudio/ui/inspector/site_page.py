@@ -148,6 +148,11 @@ class SitePage(QScrollArea):
 
     # ---- showing
 
+    @property
+    def message(self) -> str:
+        """The words shown instead of data; empty when data is shown."""
+        return self.histogram.message
+
     def refresh(self, layer: LayerInfo | None) -> None:
         """Show a layer as the session knows it now."""
         if self.histogram.dragging:

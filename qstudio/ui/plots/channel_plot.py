@@ -135,15 +135,18 @@ class ChannelPlot(Plot):
         channel = None
         if view.sceneBoundingRect().contains(position):
             channel = self.channel_at(view.mapSceneToView(position).x())
-        if channel == self._hovered:
-            return
+        if channel != self._hovered:
+            self.mark(channel)
+
+    def mark(self, channel: int | None) -> None:
+        """Frame a channel and tell of it, as if the mouse were over it; None takes the frame away."""
         self._hovered = channel
         self.setToolTip(self.describe(channel) if channel is not None else "")
         if channel is None:
             self._frame.setOpts(x=NOTHING, y0=NOTHING, y1=NOTHING)
         elif self.ranges is not None:
             place = np.flatnonzero(self.order == channel).astype(np.float64)
-            bottom, top = view.viewRange()[1]
+            bottom, top = self.getViewBox().viewRange()[1]
             self._frame.setOpts(x=place, y0=np.array([bottom]), y1=np.array([top]))
         self.channel_hovered.emit(channel)
 
