@@ -21,7 +21,7 @@ from qstudio.core.storage import INT8
 from qstudio.engine.messages import WeightStatistics
 from qstudio.session.data_words import data_spec
 from qstudio.session.options import RunOptions
-from qstudio.session.recipe_file import read_recipe
+from qstudio.session.recipe_file import read_encodings, read_for_model, read_recipe
 
 BOTH_SIDES = {"bits": "bits", "symmetric": "symmetric", "calibration": "calibration", "format": "format"}
 """Short fields of --set that mean the weight's and the activation's."""
@@ -77,6 +77,8 @@ class RecipeChoices:
     """From --recipe and the options for the whole model."""
     first_last_bits: str | None
     settings: tuple[Setting, ...]
+    encodings: str = ""
+    """File of another tool's encodings, laid over the start; empty = none."""
 
     @property
     def needs_weights(self) -> bool:
@@ -97,6 +99,8 @@ class RecipeChoices:
             UserError: A --set matches no layer.
         """
         recipe = self.start
+        if self.encodings:
+            recipe, _ = read_for_model(self.encodings, model, recipe)
         if self.first_last_bits is not None:
             recipe = with_first_last_bits(recipe, model, self.first_last_bits)
         for setting in self.settings:
@@ -132,7 +136,10 @@ def recipe_choices(arguments: Namespace) -> RecipeChoices:
     Raises:
         UserError: A file is not a recipe, a value does not fit, or a refinement does not exist.
     """
-    recipe = Recipe() if arguments.recipe is None else read_recipe(arguments.recipe)
+    encodings = arguments.recipe or ""
+    if not encodings or read_encodings(encodings) is None:
+        encodings = ""
+    recipe = read_recipe(arguments.recipe) if arguments.recipe is not None and not encodings else Recipe()
     both = arguments.calibration
     chosen = {
         "weight_bits": arguments.weight_bits,
@@ -158,7 +165,7 @@ def recipe_choices(arguments: Namespace) -> RecipeChoices:
         recipe = replace(recipe, refinements=_refinements(arguments.refine))
     if arguments.first_last_bits is not None:
         make_values(weight_bits=arguments.first_last_bits)
-    return RecipeChoices(recipe, arguments.first_last_bits, tuple(map(_setting, arguments.set)))
+    return RecipeChoices(recipe, arguments.first_last_bits, tuple(map(_setting, arguments.set)), encodings)
 
 
 def _refinements(text: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from qstudio.cli.search_options import SEARCH_EXAMPLES, add_search_options
 from qstudio.cli.sensitivity_options import SENSITIVITY_EXAMPLES, SENSITIVITY_SAMPLES, add_sensitivity_options
 from qstudio.cli.train_options import TRAIN_EXAMPLES, add_training_options
 from qstudio.core.errors import UserError
+from qstudio.core.exchange import FORMATS
 from qstudio.core.sample_choice import CHOICES
 from qstudio.core.storage import INT8, STORAGES
 from qstudio.session.data_words import add_data_options
@@ -228,7 +229,11 @@ def _data(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def _recipe(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe")
-    group.add_argument("--recipe", metavar="FILE.json", help="start from a saved recipe (default: 8 bits everywhere)")
+    group.add_argument(
+        "--recipe",
+        metavar="FILE.json",
+        help="start from a saved recipe, or from encodings of AIMET or onnxruntime (default: 8 bits everywhere)",
+    )
     group.add_argument("--weight-bits", metavar="N", help="1 to 16, or float (default: 8)")
     group.add_argument("--activation-bits", metavar="N", help="1 to 16, or float (default: 8)")
     group.add_argument(
@@ -314,6 +319,18 @@ def _running(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("running")
     run.add_argument("-o", "--output", metavar="Q.onnx", default="", help="keep the exported model here")
     run.add_argument("--save-recipe", metavar="FILE.json", default="", help="write the recipe that was used")
+    run.add_argument(
+        "--save-encodings",
+        metavar="FILE.json",
+        default="",
+        help="write scale and zero point of every tensor for another tool; --recipe reads such a file too",
+    )
+    run.add_argument(
+        "--encodings-format",
+        choices=tuple(FORMATS),
+        default="aimet",
+        help="aimet: AIMET's encodings 1.0.0; onnxruntime: TensorQuantOverrides (default: aimet)",
+    )
     run.add_argument(
         "--device",
         default="cpu",

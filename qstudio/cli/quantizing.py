@@ -17,7 +17,7 @@ from qstudio.core.results import IntegerParity, LatencyPair, Metrics, Parity, Ru
 from qstudio.core.storage import STORAGES, StorageChoice, StorageFigures
 from qstudio.engine.messages import ListDevices, OpenModel
 from qstudio.session.data_words import data_spec
-from qstudio.session.recipe_file import write_recipe
+from qstudio.session.recipe_file import write_encodings, write_recipe
 
 
 def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
@@ -31,13 +31,21 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
     assert spec is not None, "--data is required"
     run_options(arguments)
     check_output(arguments.output, arguments.model)
+    check_output(arguments.save_encodings, arguments.model)
     model: ModelInfo = asker.ask(OpenModel(arguments.model))
     recipe = recipe_of(choices, model, asker)
     options = run_options(arguments, choose_device(arguments.device, asker))
     result: RunResult = asker.ask(options.request(arguments.model, spec, recipe, arguments.output))
-    if arguments.save_recipe:
-        write_recipe(recipe, arguments.save_recipe)
+    save_asked(arguments, result)
     return plain_run(result, model, spec.source), run_text(result, model, spec.source)
+
+
+def save_asked(arguments: Namespace, result: RunResult) -> None:
+    """Write the recipe and the encodings of a run where that was asked for (UserError)."""
+    if arguments.save_recipe:
+        write_recipe(result.recipe, arguments.save_recipe)
+    if arguments.save_encodings:
+        write_encodings(result.encodings, arguments.encodings_format, arguments.save_encodings)
 
 
 def check_output(output: str, model: str) -> None:

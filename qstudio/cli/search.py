@@ -9,7 +9,7 @@ from typing import Any
 from qstudio.cli.asking import Asker, Interrupted
 from qstudio.cli.choices import RecipeChoices, recipe_choices, recipe_of, run_options
 from qstudio.cli.plain import plain, plain_run
-from qstudio.cli.quantizing import check_output, choose_device, run_text
+from qstudio.cli.quantizing import check_output, choose_device, run_text, save_asked
 from qstudio.cli.tables import NOTHING, amount, milliseconds, number, size, table
 from qstudio.core.errors import UserError
 from qstudio.core.model_info import ModelInfo
@@ -20,7 +20,6 @@ from qstudio.core.search_result import SearchPoint, SearchResult
 from qstudio.core.search_settings import DAMAGES, SearchSettings
 from qstudio.engine.messages import OpenModel, SearchBits
 from qstudio.session.data_words import data_spec
-from qstudio.session.recipe_file import write_recipe
 
 _LIMITS = (
     ("average_bits", "average_bits", "--average-bits"),
@@ -61,8 +60,7 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
         left = UserError("stopped; what was measured is kept", arguments.resume, "The same command goes on from there")
         raise Interrupted(stop.number, left) from None
     assert result.run is not None, "the job runs what it has found"
-    if arguments.save_recipe:
-        write_recipe(result.run.recipe, arguments.save_recipe)
+    save_asked(arguments, result.run)
     return plain_search(result, model, spec.source), search_text(result, model, spec.source)
 
 

@@ -9,14 +9,13 @@ from typing import Any
 from qstudio.cli.asking import Asker, Interrupted
 from qstudio.cli.choices import recipe_choices, recipe_of, run_options
 from qstudio.cli.plain import plain, plain_run
-from qstudio.cli.quantizing import check_output, choose_device, run_text
+from qstudio.cli.quantizing import check_output, choose_device, run_text, save_asked
 from qstudio.cli.tables import number, table
 from qstudio.core.errors import UserError
 from qstudio.core.model_info import ModelInfo
 from qstudio.core.training import Training, TrainResult
 from qstudio.engine.messages import OpenModel, TrainQat
 from qstudio.session.data_words import data_spec
-from qstudio.session.recipe_file import write_recipe
 
 _FIELDS = {
     "method": "method",
@@ -103,8 +102,7 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
         raise
     if ours:
         shutil.rmtree(folder, ignore_errors=True)
-    if arguments.save_recipe:
-        write_recipe(result.run.recipe, arguments.save_recipe)
+    save_asked(arguments, result.run)
     return plain_training(result, model, spec.source), training_text(result, model, spec.source)
 
 
