@@ -322,6 +322,8 @@ class CachedEvaluator:
             if value is None:
                 value = self._computed(step, values, inputs, parameters)
                 own = bool(used_nodes) and is_own(value, [values[used] for used in used_nodes])
+                if not own:
+                    owned.difference_update(used_nodes)  # it may be a view of them
             if step.tensor in quantizers and isinstance(value, Tensor) and node.op != "get_attr":
                 value = rounded(quantizers[step.tensor], value, own)
             values[node] = value

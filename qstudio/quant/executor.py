@@ -17,6 +17,8 @@ from torch import Tensor, fx, nn
 
 from qstudio.core.errors import UserError
 from qstudio.graph.to_torch import Translated
+from qstudio.quant.evaluation.steps import called_with, overwritten, rounded
+from qstudio.quant.quantizer import Rounder
 
 Observe = Callable[[str, Tensor], None]
 Transform = Callable[[str, Tensor], Tensor]
@@ -62,7 +64,11 @@ class Executor:
         self.inputs: tuple[str, ...] = tuple(translated.inputs)
         self.outputs: tuple[str, ...] = tuple(translated.outputs)
         self.steps: tuple[Step, ...] = _plan(self.module, translated)
-        self._overwrites: frozenset[fx.Node] = frozenset(s.node for s in self.steps if _may_overwrite(s))
+        self._layers: dict[fx.Node, nn.Module] = {
+            s.node: self.module.get_submodule(str(s.node.target)) for s in self.steps if s.node.op == "call_module"
+        }
+        self._tensor_inputs: frozenset[fx.Node] = frozenset(s.node for s in self.steps if _reads_tensors_only(s.node))
+        """Nodes whose arguments are values of other nodes and nothing else."""
         self.tensors: frozenset[str] = frozenset(step.tensor for step in self.steps if step.tensor)
         """ONNX names that `observe` and `transform` are called with."""
 
@@ -72,6 +78,7 @@ class Executor:
         *,
         observe: Observe | None = None,
         transform: Transform | None = None,
+        rounders: Mapping[str, Rounder] | None = None,
         parameters: Parameters | None = None,
         layers: Layers | None = None,
     ) -> dict[str, Tensor]:
@@ -81,6 +88,8 @@ class Executor:
             inputs: ONNX input name to tensor on this device.
             observe: Called with (ONNX name, value) of every input and computed tensor, after `transform`.
             transform: Called with the same; what it returns takes the tensor's place (return it unchanged to keep it).
+            rounders: By ONNX name, as a `transform` that rounds these tensors. Unlike one they may round in place,
+                where gradients are off and nothing else looks: the same bits, and less memory to touch.
             parameters: Tensors used instead of initializers, for this run only.
             layers: Functions called instead of layers, with the layer's inputs, for this run only.
 
@@ -94,22 +103,39 @@ class Executor:
         if missing:
             raise UserError("the model input has no value", missing[0], "Choose a dataset with this input")
         values: dict[fx.Node, Any] = {}
-        nobody_looks = observe is None and not layers and not torch.is_grad_enabled()
+        nobody_looks = observe is None and transform is None and not layers and not torch.is_grad_enabled()
+        own: set[fx.Node] = set()
+        """Whose values lie in memory that nothing else looks at."""
         for step in self.steps:
-            if step.node.op == "placeholder":
-                value: Any = inputs[step.tensor]
-            elif nobody_looks and step.node in self._overwrites:
-                value = values[step.node.args[0]].relu_()  # type: ignore[index]
-            elif layers is not None and step.node.op == "call_module" and step.onnx_node in layers:
-                value = layers[step.onnx_node](*fx.map_arg(step.node.args, values.__getitem__))
-            else:
+            node = step.node
+            value: Any = None
+            if node.op == "placeholder":
+                value = inputs[step.tensor]
+            elif layers is not None and node.op == "call_module" and step.onnx_node in layers:
+                value = layers[step.onnx_node](*fx.map_arg(node.args, values.__getitem__))
+            elif nobody_looks:
+                free = own.intersection(step.frees)
+                value = overwritten(node, values, free) if free else None
+                if value is not None:
+                    own.add(node)
+            if value is None:
                 value = self.execute(step, values, parameters)
-            if step.tensor and isinstance(value, Tensor) and step.node.op != "get_attr":
+                if nobody_looks:
+                    read = node.all_input_nodes
+                    if _is_new(value, [values[used] for used in read]):
+                        own.add(node)
+                    else:
+                        own.difference_update(read)  # it may be a view of them
+            if step.tensor and isinstance(value, Tensor) and node.op != "get_attr":
+                if rounders is not None and (rounder := rounders.get(step.tensor)) is not None:
+                    value = rounded(rounder, value, node in own)
+                    if nobody_looks:
+                        own.add(node)
                 if transform is not None:
                     value = transform(step.tensor, value)
                 if observe is not None:
                     observe(step.tensor, value)
-            values[step.node] = value
+            values[node] = value
             for dead in step.frees:
                 del values[dead]
         (result,) = (node for node in values if node.op == "output")
@@ -123,8 +149,11 @@ class Executor:
                 if parameters is not None and initializer in parameters:
                     return parameters[initializer]
             return _attribute(self.module, str(node.target))
-        args = fx.map_arg(node.args, values.__getitem__)
-        kwargs = fx.map_arg(node.kwargs, values.__getitem__)
+        if node in self._tensor_inputs:
+            args: Any = tuple(values[used] for used in node.args)  # type: ignore[index]
+            kwargs: Any = {}
+        else:
+            args, kwargs = fx.map_arg(node.args, values.__getitem__), fx.map_arg(node.kwargs, values.__getitem__)
         if node.op == "output":
             (result,) = args
             return result if isinstance(result, (tuple, list)) else (result,)
@@ -132,11 +161,11 @@ class Executor:
             return node.target(*args, **kwargs)  # type: ignore[operator]
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        module = self.module.get_submodule(str(node.target))
+        module = self._layers[node]
         if parameters:
             replaced = self.replaced(step, parameters)
             if replaced:
-                return torch.func.functional_call(module, replaced, args, kwargs)
+                return called_with(module, replaced, args, kwargs)
         return module(*args, **kwargs)
 
     @staticmethod
@@ -163,13 +192,19 @@ class Executor:
                 part.training = True
 
 
-def _may_overwrite(step: Step) -> bool:
-    """Return whether a step is a Relu that alone, and last, reads what a layer has just computed."""
-    node = step.node
-    if node.op != "call_function" or node.target is not torch.relu:
+def _reads_tensors_only(node: fx.Node) -> bool:
+    return not node.kwargs and all(isinstance(used, fx.Node) for used in node.args)
+
+
+def _is_new(value: Any, inputs: list[Any]) -> bool:
+    """Return whether a step's value fills memory of its own: neither a view nor what an input already holds."""
+    if not isinstance(value, Tensor) or not inputs or not all(isinstance(used, Tensor) for used in inputs):
         return False
-    (source,) = node.args
-    return isinstance(source, fx.Node) and source.op == "call_module" and source in step.frees
+    storage = value.untyped_storage()
+    if storage.nbytes() != value.numel() * value.element_size():
+        return False
+    place = storage.data_ptr()
+    return all(used.untyped_storage().data_ptr() != place for used in inputs)
 
 
 def _first_unsupported(translated: Translated) -> tuple[str, str, str]:

@@ -66,7 +66,7 @@ class SimulatedModel:
         """Compute the outputs on one batch; `observe` sees tensors after rounding."""
         inputs, parameters = self.as_computed(inputs)
         return self.network.executor.run(
-            inputs, observe=observe, transform=self.transform, parameters=parameters, layers=self.ordered
+            inputs, observe=observe, rounders=self.quantizers, parameters=parameters, layers=self.ordered
         )
 
     def as_computed(self, inputs: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Parameters]:
@@ -143,4 +143,13 @@ class SimulatedModel:
 
 
 def _channels_last(values: Tensor) -> Tensor:
-    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
+    """Return values with the channels innermost in memory.
+
+    By their strides, also where there is one channel (a grey image, a depthwise kernel) and both orders are the same
+    memory: torch takes such a tensor for channels first, and then so is everything behind it.
+    """
+    if values.dim() != 4:
+        return values
+    found = values.contiguous(memory_format=torch.channels_last)
+    channels, height, width = found.shape[1:]
+    return found.as_strided(found.shape, (channels * height * width, 1, channels * width, channels))

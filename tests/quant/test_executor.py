@@ -12,10 +12,16 @@ from onnx import helper
 from quant_cases import model_of, small_cnn, weights
 
 from qstudio.backends.ort import make_session
+from qstudio.core.affine import Encoding
 from qstudio.core.errors import UserError
+from qstudio.data.load import load_dataset
 from qstudio.graph.prepare import prepare
 from qstudio.graph.to_torch import to_torch
+from qstudio.quant.evaluate import predict
+from qstudio.quant.evaluator import FLOAT, CachedEvaluator
 from qstudio.quant.executor import Executor
+from qstudio.quant.network import network_for
+from qstudio.quant.quantizer import make_quantizer
 
 
 @pytest.fixture
@@ -107,6 +113,43 @@ def test_evaluating_restores_the_modes_of_all_parts(executor):
         assert not any(part.training for part in executor.module.modules())
         assert torch.is_inference_mode_enabled()
     assert all(part.training for part in executor.module.modules())
+
+
+def test_rounding_in_place_gives_the_bits_of_rounding_into_new_memory(executor, image):
+    rounders = {
+        name: make_quantizer(Encoding(np.float32(scale), np.int32(zero), -8, 7), (), "cpu")
+        for name, scale, zero in (("x", 0.2, 0), ("r1", 0.3, -8), ("r2", 0.4, -8), ("r3", 0.1, -8), ("y", 0.05, 1))
+    }
+    before = image.clone()
+    with executor.evaluating():
+        seen = {}
+        apart = executor.run({"x": image}, rounders=rounders, observe=seen.__setitem__)
+        asked = executor.run({"x": image}, transform=lambda name, v: rounders[name](v) if name in rounders else v)
+        found = executor.run({"x": image}, rounders=rounders)
+        again = executor.run({"x": image}, rounders=rounders)
+    assert set(torch.unique((seen["r2"] / rounders["r2"].scale).round()).tolist()) <= set(range(16))
+    for result in (apart, asked, again):
+        np.testing.assert_array_equal(found["y"].numpy(), result["y"].numpy())
+    assert torch.equal(image, before)
+
+
+def test_what_a_view_still_shows_is_not_overwritten():
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv", kernel_shape=[3, 3]),
+        helper.make_node("Transpose", ["c"], ["t"], "turned", perm=[0, 2, 3, 1]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("Flatten", ["t"], ["ft"], "flat_turned"),
+        helper.make_node("Flatten", ["r"], ["fr"], "flat"),
+        helper.make_node("Sub", ["ft", "fr"], ["y"], "difference"),
+    ]
+    model = model_of(nodes, {"w": weights(4, 1, 3, 3)}, (None, 1, 8, 8))
+    network, split, chosen = network_for(model), load_dataset("digits").test, np.arange(8)
+    expected = make_session(model.proto).run(None, {"x": split.batch(chosen)})[0]
+    found = predict(network, network.executor.run, split, chosen)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for keep in (False, True):
+        cached = CachedEvaluator(network, split, chosen).scores(FLOAT, keep=keep)
+        np.testing.assert_allclose(cached, expected, atol=1e-5)
 
 
 def test_a_missing_input_is_named(executor):
