@@ -246,6 +246,16 @@ ACTIONS: tuple[ActionSpec, ...] = (
         checked=partial(_is_perspective, "tune"),
         help="Compare runs: accuracy against size and latency",
     ),
+    S(
+        "compare",
+        "Compare",
+        "View",
+        partial(_perspective, "compare"),
+        ("Ctrl+5",),
+        blocked=_needs_model,
+        checked=partial(_is_perspective, "compare"),
+        help="See where runs came from, in what two of them differ, which answers changed, and what they cost",
+    ),
     S("data_tab", "Data", "View", partial(_panel, "data_panel"), ("Ctrl+3",), blocked=_needs_model),
     S(
         "refinements",
