@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,34 @@ def test_a_weight_becomes_a_picture(asked: PreviewAccuracy) -> None:
 @pytest.mark.parametrize(("layer", "words"), [("gone", "no such layer"), ("x", "no weight")])
 def test_a_layer_without_a_weight_is_refused(asked: PreviewAccuracy, layer: str, words: str) -> None:
     assert words in refusal(PictureWeights(asked.model, layer, Scheme("weight", 4, True, CHANNEL)))
+
+
+@pytest.mark.benchmark
+def test_resnet20_answers_in_a_second(cases: Path) -> None:
+    """One sample through ResNet-20 with the layer at which its class flips: median over samples, warm process."""
+    model = str(cases / "models" / "resnet20_cifar10.onnx")
+    data = DataSpec(str(cases / "cifar10" / "cifar10_test_jpeg.npz"))
+    asked = PreviewAccuracy(model, data, RECIPE, samples=16, calibration_samples=64)
+    engine = InlineEngine()
+
+    def seconds(request: Any) -> tuple[float, SampleTrace]:
+        began = time.perf_counter()
+        job = engine.wait(engine.submit(request), LIMIT_S)
+        assert job.state is JobState.DONE, job.error
+        return time.perf_counter() - began, job.value
+
+    seconds(TraceSample(asked, 0))
+    times, flips = [], 0
+    for index in range(1, 16):
+        took, trace = seconds(TraceSample(asked, index))
+        times.append(took)
+        flips += bool(trace.flips_at)
+    again, trace = seconds(TraceSample(asked, 15, layers=(trace.layers[20].layer,)))
+    engine.close()
+    size = sum(maps.float.nbytes + maps.quantized.nbytes for maps in trace.layers)
+    print(
+        f"trace: median {1000 * np.median(times):.0f} ms, worst {1000 * max(times):.0f} ms, {flips} of 15 flip; "
+        f"another layer {1000 * again:.0f} ms; {size / 2**20:.1f} MB of maps"
+    )
+    assert np.median(times) < 1.0
+    assert again < 0.1

@@ -18,11 +18,13 @@ from ui_fakes import RecordedEngine, make_model, make_result
 from qstudio.core.inspection import LayerMaps, SampleTrace, WeightPictures
 from qstudio.core.predictions import Predictions
 from qstudio.engine.messages import Failure, PictureWeights, TraceSample
+from qstudio.ui.data.sample_grid import SampleGrid
 from qstudio.ui.inspector import InspectorPanel
 from qstudio.ui.inspector.panel import CHANNELS, IMAGE, SAMPLE
 from qstudio.ui.inspector.sample_page import SamplePage
 from qstudio.ui.inspector.sample_words import best_scores, input_image, map_images, map_words, verdict
 from qstudio.ui.inspector.weight_images import channel_at, weight_images, weight_words
+from qstudio.ui.main_window import MainWindow
 from qstudio.ui.plots.colour_maps import diverging_table, mapped, viridis_table
 from qstudio.ui.plots.image_grid import Image, ImageGrid
 from qstudio.ui.theme import theme
@@ -241,6 +243,22 @@ def test_a_sample_that_is_asked_for_comes_to_the_front(studio: Any, panel: Inspe
     assert panel.tabs.currentIndex() == SAMPLE
     assert panel.sample.number.value() == 12
     assert panel.sample.verdict.full_text
+
+
+def test_the_window_leaves_another_perspective_for_a_sample(studio: Any) -> None:
+    window = MainWindow(studio.session, studio.bridge)
+    studio.show(window, 1280, 720)
+    window.build_all()
+    studio.open()
+    window.show_panel("data_panel")
+    grid = window.findChild(SampleGrid)
+    grid.activated.emit(grid.samples.index(5))
+    studio.settle()
+    assert window.perspective == "explore"
+    inspector = window.workspace.panel("inspector")
+    assert inspector.isVisible()
+    assert inspector.tabs.currentIndex() == SAMPLE
+    assert studio.session.pictures.index == 5
 
 
 def test_an_edit_leaves_the_old_picture_pale_until_the_new_one_is_there(studio: Any, page: Any) -> None:

@@ -30,6 +30,7 @@ class DataPanel(QWidget):
         self._first = 0
         self._was_opening = False
         self.grid = SampleGrid()
+        self.grid.sample_taken.connect(session.pictures.show_sample)
         self._empty = QLabel()
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._empty.setWordWrap(True)

@@ -12,6 +12,7 @@ from PySide6.QtCore import (
     QRect,
     QSize,
     Qt,
+    Signal,
 )
 from PySide6.QtGui import QColor, QImage, QPainter
 from PySide6.QtWidgets import QListView, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
@@ -57,6 +58,10 @@ class SampleModel(QAbstractListModel):
         page = self._page
         return page is not None and page.labels[row] is not None and page.labels[row] != page.predictions[row]
 
+    def index_of(self, row: int) -> int | None:
+        """Return the place of a row's sample in the evaluation split; None where there is none."""
+        return self._page.indices[row] if self._page is not None and row < len(self._page.indices) else None
+
     def name_of(self, number: int | None) -> str:
         """Return a class by name, else by number."""
         if number is None or self._page is None:
@@ -89,6 +94,7 @@ class SampleModel(QAbstractListModel):
             confidence = page.confidences[row]
             if confidence is not None:
                 lines[1] += f" ({format_percent(100 * confidence, digits=1)})"
+            lines.append(tr("Double-click follows it through the layers"))
             return "\n".join(lines)
         return None
 
@@ -130,7 +136,10 @@ class SampleDelegate(QStyledItemDelegate):
 
 
 class SampleGrid(QListView):
-    """The samples of a page as tiles."""
+    """The samples of a page as tiles; one that is double-clicked, or taken with Return, is told of."""
+
+    sample_taken = Signal(object)
+    """Place of a sample in the evaluation split."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -144,3 +153,9 @@ class SampleGrid(QListView):
         self.setUniformItemSizes(True)
         self.setSpacing(theme().px(4))
         self.setAccessibleName(tr("Samples"))
+        self.activated.connect(self._on_activated)
+
+    def _on_activated(self, index: QModelIndex) -> None:
+        sample = self.samples.index_of(index.row())
+        if sample is not None:
+            self.sample_taken.emit(sample)

@@ -220,7 +220,7 @@ class ImageGrid(Painted):
             self._paint_marks(painter, rect, image, palette)
         if self._bars_px and rects:
             top = min(max(rect.bottom() for rect in rects) + theme().px(4), size.height() - self._bars_px)
-            self._paint_bars(painter, QRectF(0, top, size.width(), self._bars_px), palette)
+            self._paint_bars(painter, QRectF(0, top, size.width(), self._bars_px), rects, palette)
 
     def _paint_image(self, painter: QPainter, rect: QRectF, image: Image, pixels: QImage, palette: Palette) -> None:
         shrinks = rect.width() < pixels.width() or rect.height() < pixels.height()
@@ -299,13 +299,18 @@ class ImageGrid(Painted):
             painter.setPen(QPen(palette.color("text"), 1))
             painter.drawRect(box.translated(rect.topLeft()))
 
-    def _paint_bars(self, painter: QPainter, rect: QRectF, palette: Palette) -> None:
+    def _paint_bars(self, painter: QPainter, rect: QRectF, rects: list[QRectF], palette: Palette) -> None:
+        """Paint a scale for each kind: under its first image where all stand in one row, else side by side."""
         kinds = [kind for kind in self.ranges if any(self._has_bar(i) and i.kind == kind for i in self.images)]
         pad = theme().px(GAP_PX)
-        wide = min((rect.width() - pad) / len(kinds) - pad, theme().px(220))
+        even = min((rect.width() - pad) / len(kinds) - pad, theme().px(220))
+        one_row = len({place.top() for place in rects}) == 1
         names = {"value": tr("value"), "difference": tr("difference"), "error": tr("error")}
         for number, kind in enumerate(kinds):
-            left = pad + number * (wide + pad)
+            first = next(place for image, place in zip(self.images, rects, strict=True) if image.kind == kind)
+            beneath = one_row and first.width() >= theme().px(96)
+            left = first.left() if beneath else pad + number * (even + pad)
+            wide = min(first.width(), theme().px(220)) if beneath else even
             low, high = self.ranges[kind]
             ramp = mapped(np.linspace(low, high, 256)[None], low, high, self._table(kind))
             painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, True)
