@@ -233,10 +233,10 @@ def _without_cycles(
             for source, target in edges
             if stands_for[source] != stands_for[target]
         }
-        forward = set(reachable_order(count + len(blocks), sorted(merged)))
-        backward = set(reachable_order(count + len(blocks), sorted((target, source) for source, target in merged)))
+        sound = set(reachable_order(count + len(blocks), sorted(merged)))
+        sound |= set(reachable_order(count + len(blocks), sorted((target, source) for source, target in merged)))
         # What is reached neither from the front nor from the back lies on a cycle, or between two of them.
-        bad = {number for number in range(len(blocks)) if count + number not in forward | backward}
+        bad = {number for number in range(len(blocks)) if count + number not in sound}
         if not bad:
             break
         blocks = tuple(block for number, block in enumerate(blocks) if number not in bad)

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable
 
 import numpy as np
 
+from qstudio.core.formats import scheme_text
 from qstudio.core.model_info import LayerInfo, ModelInfo
 from qstudio.core.scheme import FLOAT_BITS
 from qstudio.session.graph_metrics import METRIC, METRICS, Figure, GraphFigures
@@ -168,16 +169,16 @@ class Dresser:
         site = layer.activation
         if site is not None and site.shape:
             shape = " x ".join("?" if size is None else str(size) for size in site.shape)
-            lines.append(f"{tr('Output')}: {shape}")
+            lines.append(f"{tr('Output shape')}: {shape}")
         if layer.parameters:
             lines.append(f"{format_count(layer.parameters)} {tr('parameters')}")
         if layer.macs:
             lines.append(f"{format_large(layer.macs)} {tr('MACs')}")
         settings = self._session.settings(layer.name)
         if layer.weight is not None:
-            lines.append(f"{tr('Weights')}: {settings.weight_scheme()}")
+            lines.append(f"{tr('Weights')}: {scheme_text(settings.weight_scheme())}")
         reason = not_applicable(layer, "activation_bits")
-        lines.append(f"{tr('Output')}: {reason or settings.activation_scheme()}")
+        lines.append(f"{tr('Output')}: {reason or scheme_text(settings.activation_scheme())}")
         for metric in ("weight_sqnr", "accumulated"):
             figure = self._figures.figure(metric, layer)
             if figure is not None and metric != self.metric:

@@ -330,7 +330,9 @@ class GraphPanel(QWidget):
             self._pending = None
         elif self._pending is not None:
             self._pending.add(layer)
-        if not self._repaint.isActive():
+        if not self.isVisible():
+            self._dressed = False
+        elif not self._repaint.isActive():
             self._repaint.start()
 
     def _on_repaint(self) -> None:
