@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from qstudio.core.calibration import check_calibration
@@ -193,9 +194,15 @@ class Recipe:
     """PTQ refinements in the order they run."""
     _index: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
     _sha256: str = field(default="", init=False, repr=False, compare=False)
+    _settings: dict[str, LayerSettings] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `settings` has put together: the window asks for every layer again and again."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", dict(self.overrides))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what can be put together again: recipes cross the pipe."""
+        return {**self.__dict__, "_settings": {}}
 
     def resolve(self, layer: str) -> ResolvedLayer:
         """Return the settings of a layer and where each field comes from."""
@@ -212,7 +219,14 @@ class Recipe:
 
     def settings(self, layer: str) -> LayerSettings:
         """Return the settings of a layer."""
-        return self.resolve(layer).settings
+        found = self._settings.get(layer)
+        if found is None:
+            if any(fnmatchcase(layer, rule.glob) for rule in self.rules):
+                found = self.resolve(layer).settings
+            else:
+                found = _with_values(self.default, self._index.get(layer, ()))
+            self._settings[layer] = found
+        return found
 
     def with_layers(self, layers: tuple[str, ...] | list[str], **values: Any) -> Recipe:
         """Return a recipe in which the named layers have the given field values set.
@@ -288,6 +302,12 @@ class Recipe:
             text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
             object.__setattr__(self, "_sha256", hashlib.sha256(text.encode()).hexdigest())
         return self._sha256
+
+
+@lru_cache(maxsize=4096)
+def _with_values(default: LayerSettings, values: Values) -> LayerSettings:
+    """Return settings with some values set; most layers of a recipe share theirs."""
+    return replace(default, **dict(values)) if values else default
 
 
 def _plain(value: Any) -> Any:

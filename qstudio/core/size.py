@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 from qstudio.core.affine import is_symmetric
 from qstudio.core.formats import format_of
@@ -37,6 +38,7 @@ def scale_count(shape: tuple[int | None, ...], channel_axis: int | None, granula
     return channels * -(-per_channel // granularity.group_size)
 
 
+@lru_cache(maxsize=16384)  # asked for every layer at every edit
 def weight_bytes(shape: tuple[int | None, ...], channel_axis: int | None, scheme: Scheme) -> int:
     """Return the packed bytes of a weight: codes, scales (or levels), zero points where not all zero, kept outliers."""
     elements = math.prod(int(n or 1) for n in shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from PySide6.QtCore import QSize
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from qstudio.core.model_info import LayerInfo
@@ -70,6 +71,7 @@ class InspectorPanel(QFrame):
         column.setSpacing(theme().px(4))
         column.addLayout(head)
         column.addWidget(self.tabs, 1)
+        column.addWidget(self._make_card(bridge))
         self.tabs.currentChanged.connect(self._on_tab_changed)
         bridge.model_changed.connect(self._on_changed)
         bridge.dataset_changed.connect(self._on_changed)
@@ -83,6 +85,12 @@ class InspectorPanel(QFrame):
         bridge.weight_pictured.connect(self._on_image_changed)
         bridge.sample_asked.connect(self._on_sample_asked)
         self._on_changed(None)
+
+    def _make_card(self, bridge: SessionBridge) -> QWidget:
+        from qstudio.ui.findings.why_card import WhyCard  # it needs labels of this package, which comes first
+
+        self.why = WhyCard(self._session, bridge)
+        return self.why
 
     @property
     def layer(self) -> LayerInfo | None:
@@ -105,9 +113,14 @@ class InspectorPanel(QFrame):
     def _on_tab_changed(self, _index: int) -> None:
         self._refresh_open_tab()
 
+    def showEvent(self, event: QShowEvent) -> None:
+        """Catch up with what happened while it was not seen."""
+        super().showEvent(event)
+        self._refresh_open_tab()
+
     def _refresh_open_tab(self) -> None:
         index = self.tabs.currentIndex()
-        if index in self._stale:
+        if index in self._stale and self.isVisible():  # else when it is shown: a slid budget asks fifty times
             self._stale.discard(index)
             self._page(index).refresh(self.layer)
 

@@ -353,8 +353,7 @@ class SensitivityPanel(QFrame):
         self._column = min(self._column, len(result.candidates) - 1)
         candidate = result.candidates[self._column]
         by_harm = self.order.currentData() == "harm"
-        whole = self._lens.is_whole or (not result.cells and not self._lens.running)
-        sheet = sheet_of(result, model, shown, candidate, by_harm, whole)
+        sheet = sheet_of(result, model, shown, candidate, by_harm, self._lens.is_whole)
         self.map.set_message("")
         self.map.faded = bool(self._lens.stale)
         self.map.column_help = tuple(_column_words(c) for c in result.candidates)
