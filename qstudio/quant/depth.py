@@ -20,8 +20,11 @@ from qstudio.quant.evaluation.schemes import content, joined
 from qstudio.quant.evaluator import FLOAT, CachedEvaluator
 from qstudio.quant.preview import Bench, left_out
 
-MOST_SAMPLES = 128
+MOST_SAMPLES, FEWEST_SAMPLES = 128, 8
 """Noise powers are means over all elements too: some dozen samples settle them within a tenth of a dB."""
+
+MOST_MACS = 10**12
+"""Multiply-accumulates of all passes together, some 40 s of one core: large networks get fewer samples."""
 
 BYTE_BUDGET = 2**28
 """Memory for the float values; ResNet-20 takes 140 MB of 128 images."""
@@ -41,12 +44,12 @@ class Depth:
     """Measures noise on one bench; the float values and what single layers do are kept from recipe to recipe.
 
     Args:
-        bench: Network and samples, of which the first 128 are taken.
+        bench: Network and samples, of which the first are taken, at most 128.
     """
 
     def __init__(self, bench: Bench) -> None:
         self.network = bench.network
-        indices = bench.indices[:MOST_SAMPLES]
+        indices = bench.indices[: samples_for(bench.network.layers)]
         self.samples = len(indices)
         self._evaluator = CachedEvaluator(bench.network, bench.split, indices, byte_budget=BYTE_BUDGET)
         there = {step.tensor for step in bench.network.executor.steps if step.node.op != "get_attr"}
@@ -138,6 +141,12 @@ class Depth:
             {tensors[place]: float(noise[place]) for place in places},
             downstream,
         )
+
+
+def samples_for(layers: Sequence[LayerInfo]) -> int:
+    """Return how many samples the noise of these layers is measured on: each layer's own pass runs half of them."""
+    macs = sum(layer.macs for layer in layers) * max(len(layers), 2) // 2
+    return min(max(MOST_MACS // max(macs, 1), FEWEST_SAMPLES), MOST_SAMPLES)
 
 
 def depth_errors(bench: Bench, recipe: Recipe, ctx: JobContext, on_part: OnPart | None = None) -> DepthErrors:

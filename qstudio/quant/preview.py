@@ -79,6 +79,11 @@ class Bench:
         self.depth: Depth | None = None
         """Of error over depth, once it was asked for."""
 
+    def release(self) -> None:
+        """Give back the memory of what can be computed again."""
+        self.evaluator.store.clear()
+        self.depth = None
+
     def encodings(self, recipe: Recipe) -> Encodings:
         """Return a recipe's encodings; only schemes that are new are calibrated.
 
@@ -188,7 +193,7 @@ def preview_accuracy(
     if not once:
         for other in _benches.values():
             if other is not bench:
-                other.evaluator.store.clear()
+                other.release()
     told = began
 
     def figures(scores: NDArray[np.float32]) -> RecipeAccuracy:

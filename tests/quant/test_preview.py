@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from qstudio.core.errors import JobCancelled
 from qstudio.core.recipe import Recipe
 from qstudio.data.load import load_dataset
 from qstudio.quant import preview as preview_module
-from qstudio.quant.depth import MOST_SAMPLES, depth_errors
+from qstudio.quant.depth import MOST_SAMPLES, depth_errors, samples_for
 from qstudio.quant.encodings import encodings_for
 from qstudio.quant.evaluate import feeds, float_predictions, keep_float_predictions, metrics_of, predict
 from qstudio.quant.evaluation.schemes import joined
@@ -228,6 +229,14 @@ def test_depth_is_what_it_says(model, digits):
         assert (noise.signal, noise.accumulated) == pytest.approx((signal, accumulated), rel=1e-9)
         assert (noise.isolated, noise.downstream) == pytest.approx((isolated, out_noise / out_signal), rel=1e-9)
         assert noise.accumulated_sqnr_db == pytest.approx(10 * math.log10(signal / accumulated))
+
+
+def test_large_networks_get_fewer_samples(model, digits):
+    layers = bench_of(model, digits, Recipe()).network.layers
+    assert samples_for(layers) == MOST_SAMPLES
+    resnet50 = [replace(layers[1], macs=77_000_000)] * 53
+    assert 8 <= samples_for(resnet50) < 16
+    assert samples_for([replace(layers[1], macs=10**12)] * 20) == 8
 
 
 def test_depth_comes_layer_by_layer_and_float_layers_add_nothing(model, digits):
