@@ -12,7 +12,7 @@ from ui_fakes import make_result
 from qstudio.core.pruning import check_pruning
 from qstudio.core.results import SizeBytes
 from qstudio.ui.accuracy_strip import AccuracyStrip
-from qstudio.ui.runs.runs_model import COLUMNS as RUN_COLUMNS
+from qstudio.ui.runs.run_columns import COLUMNS as RUN_COLUMNS
 from qstudio.ui.table.choices import PRUNINGS, choices, explained, value_text
 from qstudio.ui.table.columns import COLUMN_IDS
 from qstudio.ui.table.layer_table import LayerTable

@@ -8,7 +8,8 @@ from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidge
 
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
-from qstudio.ui.runs.runs_model import COLUMN_IDS, COLUMNS, RunsModel
+from qstudio.ui.runs.run_columns import COLUMN_IDS, COLUMNS
+from qstudio.ui.runs.runs_model import RunsModel
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
