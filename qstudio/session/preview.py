@@ -7,8 +7,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from qstudio.core.errors import UserError
 from qstudio.core.inspection import DepthErrors, RecipeAccuracy, check_preview_samples
 from qstudio.core.recipe import Recipe
+from qstudio.core.size import quantized_bytes
 from qstudio.engine.client import Job
 from qstudio.engine.messages import ErrorOverDepth, JobState, PreviewAccuracy
 from qstudio.session.events import Event
@@ -122,9 +124,11 @@ class Previews:
         self._calibrated: Hashable = None
         """What the activation statistics that are there were collected with."""
         self._wishes: set[object] = set()
+        self.pinned: Recipe | None = None
+        """The recipe that the present one is compared with; None = none is pinned."""
         self.changed: Event[RecipeAccuracy | None] = self._accuracy.changed
         self.depth_changed: Event[DepthErrors | None] = self._depth.changed
-        session.model_changed.connect(lambda _model: self._update())
+        session.model_changed.connect(lambda _model: self._on_model())
         session.dataset_changed.connect(lambda _dataset: self._update())
         session.recipe_changed.connect(lambda _recipe: self._update())
         session.options_changed.connect(lambda _options: self._update())
@@ -186,6 +190,37 @@ class Previews:
         self._update()
         return lambda: self._wishes.discard(wish)
 
+    # ---- compared with a pinned recipe
+
+    def pin(self) -> None:
+        """Compare with the recipe as it stands from now on; `changed` follows.
+
+        Raises:
+            UserError: There is no model.
+        """
+        if self._session.model is None:
+            raise UserError("no model is open", "session", "Open a model first")
+        self.pinned = self._session.recipe
+        self.changed.emit(self.accuracy)
+
+    def unpin(self) -> None:
+        """Compare with nothing; `changed` follows."""
+        self.pinned = None
+        self._work.cancel(_once(_PINNED))
+        self.changed.emit(self.accuracy)
+
+    @property
+    def pinned_accuracy(self) -> RecipeAccuracy | None:
+        """Of the pinned recipe on the present samples; None while unknown: it is evaluated again on other samples."""
+        request = self._request(self.pinned) if self.pinned is not None else None
+        return None if request is None else self._accuracy.known(self._key(request))
+
+    @property
+    def pinned_size_bytes(self) -> int | None:
+        """Packed size of the model under the pinned recipe; None where none is pinned."""
+        model, pinned = self._session.model, self.pinned
+        return None if model is None or pinned is None else quantized_bytes(model, pinned.settings)
+
     # ---- any recipe
 
     def evaluate(self, recipe: Recipe, slot: str, done: Callable[[RecipeAccuracy | None], None]) -> None:
@@ -229,6 +264,10 @@ class Previews:
 
     # ---- plumbing
 
+    def _on_model(self) -> None:
+        self.pinned = None  # its layers were of another model
+        self._update()
+
     def _on_statistics(self, of: str) -> None:
         if of == "activations":
             request = self._request(self._session.recipe)
@@ -248,6 +287,8 @@ class Previews:
             return
         if self._follows:
             self._accuracy.ask(request)
+            if self.pinned is not None and self.pinned != request.recipe and self.pinned_accuracy is None:
+                self.evaluate(self.pinned, _PINNED, lambda _accuracy: self.changed.emit(self.accuracy))
         if self._wishes:
             self._depth.ask(ErrorOverDepth(request))
 
@@ -279,6 +320,7 @@ class Previews:
 
 
 _NOTHING = Recipe()
+_PINNED = "pinned"
 
 
 def _once(slot: str) -> str:

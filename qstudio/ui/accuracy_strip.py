@@ -11,6 +11,7 @@ from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.data.data_state import is_opening
 from qstudio.ui.elided_label import ElidedLabel
+from qstudio.ui.pinned_figure import PinnedFigure
 from qstudio.ui.preview_figure import PreviewFigure
 from qstudio.ui.runs.figures import (
     best_metrics,
@@ -111,8 +112,13 @@ class AccuracyStrip(QFrame):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(12, 8, 12, 8)
         layout.setSpacing(28)
-        for widget in (self.float_figure, self.now_figure, self.size_figure, self.run_figure, self.latency_figure):
-            layout.addWidget(widget)
+        self.pinned_figure = PinnedFigure(session, bridge)
+        layout.addWidget(self.float_figure)
+        layout.addWidget(self.now_figure)
+        layout.addWidget(self.size_figure)
+        layout.addWidget(self.pinned_figure)
+        layout.addWidget(self.run_figure)
+        layout.addWidget(self.latency_figure)
         layout.addStretch(1)
         for signal in (
             bridge.model_changed,

@@ -124,3 +124,25 @@ def test_a_narrow_strip_cuts_the_notes_and_keeps_the_figures(studio: Any) -> Non
     assert right <= strip.width()
     for label in (strip.now_figure._value, strip.now_figure._note, strip.size_figure._value, strip.run_figure._value):
         assert label.width() >= label.sizeHint().width()
+
+
+def test_a_pinned_recipe_shows_what_has_changed_since(studio: Any) -> None:
+    strip = shown(studio)
+    pinned = strip.pinned_figure
+    assert not pinned.isEnabled()
+    studio.open()
+    studio.engine.answer_preview(96.5)
+    assert pinned.text() == "pin"
+    pinned.click()
+    assert pinned.text() == "to pinned 0.0, 0 B"
+    studio.session.set_layers("two", ("block0.conv",), weight_bits=2)
+    assert pinned.text().startswith("to pinned –, -")
+    studio.engine.answer_preview(90.0)
+    studio.settle()
+    assert pinned.text().startswith("to pinned -6.5, -")
+    before = places(strip)
+    studio.session.undo()
+    assert pinned.text() == "to pinned 0.0, 0 B"
+    assert places(strip) == before
+    pinned.click()
+    assert pinned.text() == "pin"

@@ -216,3 +216,32 @@ def test_depth_is_kept_up_to_date_while_somebody_wants_it(ready: tuple[FakeEngin
     session.set_layers("three", ("conv1",), weight_bits=3)
     assert session.preview.depth is None
     assert not [job for job in engine.pending("ErrorOverDepth") if job.request.preview.recipe == session.recipe]
+
+
+def test_a_pinned_recipe_is_compared_with_and_follows_the_samples(ready: tuple[FakeEngine, Session]) -> None:
+    engine, session = ready
+    session.preview.pin()
+    assert session.preview.pinned_accuracy is session.preview.accuracy
+    before = session.preview.pinned_size_bytes
+    session.set_layers("four", ("conv1",), weight_bits=4)
+    job = engine.one("PreviewAccuracy")
+    engine.finish(job, answer(job.request, 90.0))
+    assert session.preview.pinned_accuracy is not None
+    assert session.preview.pinned_accuracy.metrics.top1 == 96.0
+    assert before is not None
+    assert session.quantized_size_bytes() < before == session.preview.pinned_size_bytes
+    session.preview.set_samples(200)
+    assert session.preview.pinned_accuracy is None, "of other samples"
+    asked = {job.request.once: job for job in engine.pending("PreviewAccuracy")}
+    assert asked[True].request.recipe == session.preview.pinned
+    engine.finish(asked[True], answer(asked[True].request, 95.0))
+    assert session.preview.pinned_accuracy is not None
+    assert session.preview.pinned_accuracy.metrics.top1 == 95.0
+    session.preview.unpin()
+    assert session.preview.pinned_size_bytes is None
+    session.preview.pin()
+    session.open_model("other.onnx")
+    engine.finish(engine.one("OpenModel"), model("other.onnx", "m2"))
+    assert session.preview.pinned is None
+    with pytest.raises(UserError, match="no model"):
+        Session(FakeEngine()).preview.pin()
