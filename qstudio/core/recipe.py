@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from qstudio.core.calibration import check_calibration
@@ -47,6 +47,10 @@ class LayerSettings:
 
     def weight_scheme(self) -> Scheme:
         """Return the scheme of the layer's weight."""
+        return self._weight_scheme
+
+    @cached_property  # settings are shared by layers and asked at every edit
+    def _weight_scheme(self) -> Scheme:
         return Scheme(
             "weight",
             _width(self.weight_bits, self.weight_format),
@@ -60,6 +64,10 @@ class LayerSettings:
 
     def activation_scheme(self) -> Scheme:
         """Return the scheme of the tensor the layer puts out (always per tensor)."""
+        return self._activation_scheme
+
+    @cached_property
+    def _activation_scheme(self) -> Scheme:
         return Scheme(
             "activation",
             _width(self.activation_bits, self.activation_format),

@@ -83,6 +83,8 @@ class Session:
         self.checkpoint_root = ""
         """Where the checkpoints of trainings are kept until they are done; empty = only while they run."""
         self.devices: tuple[Device, ...] = ()
+        self._sized: tuple[ModelInfo, Recipe, int] | None = None
+        """What `quantized_size_bytes` was asked for last: several panels ask at every edit."""
         self.saved_recipe: Recipe = self.history.recipe
         """The recipe as it was last opened, saved or loaded: what differs from it is not saved yet."""
         self.model_changed: Event[ModelInfo | None] = Event()
@@ -331,7 +333,11 @@ class Session:
 
     def quantized_size_bytes(self) -> int:
         """Return the packed size of the model under the current recipe; 0 without a model."""
-        return quantized_bytes(self.model, self.settings) if self.model else 0
+        if self.model is None:
+            return 0
+        if self._sized is None or self._sized[0] is not self.model or self._sized[1] is not self.recipe:
+            self._sized = (self.model, self.recipe, quantized_bytes(self.model, self.recipe.settings))
+        return self._sized[2]
 
     def request_preview(self, layer: str) -> None:
         """Ask for the exact quantization of a layer's weight under its current scheme; `preview_changed` follows."""
