@@ -317,9 +317,7 @@ class GraphFigures:
         """Return why a metric has no figures at all, and what to do about it; empty when it has some or will have."""
         session = self._session
         if metric in OF_DEPTH and self._depth.depth is None and self._depth.latest_depth is None:
-            if session.dataset is None:
-                return "Choose data first: errors of outputs are measured on samples"
-            return self._depth.depth_problem
+            return (session.run_blocked if session.dataset is None else "") or self._depth.depth_problem
         if metric == "sensitivity" and not self.sweep_measure():
             return "Not measured yet: run a sensitivity sweep"
         return ""

@@ -479,7 +479,7 @@ def test_data_is_asked_for_where_a_metric_needs_it(make_studio: Callable[..., An
     panel = GraphPanel(studio.session, studio.bridge)
     studio.show(panel, 400, 500)
     panel.set_metric("accumulated")
-    assert "Choose data first" in panel._scale.accessibleDescription()
+    assert "Choose a dataset first" in panel._scale.accessibleDescription()
     panel.set_metric("weight_sqnr")
     settle(studio, panel)
     assert panel._scale.accessibleDescription() == "50 dB good – bad 10 dB"

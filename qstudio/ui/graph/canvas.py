@@ -104,7 +104,7 @@ class GraphCanvas(TakeAway, QWidget):
         self.setAccessibleName(tr("Graph"))
         self.map = Minimap(self)
         self.map.centred.connect(self._on_map_centred)
-        self.moved.connect(self.map.update)
+        self.moved.connect(self._show_map)
 
     # ---- content
 
@@ -127,8 +127,16 @@ class GraphCanvas(TakeAway, QWidget):
             self._fitted = False
             self.show_start()
         self.map.show_drawing(drawing)
-        self.map.setVisible(drawing is not None and len(drawing.view.items) > 1)
+        self._show_map()
         self.restyle()
+
+    def _show_map(self) -> None:
+        """Show the map while a part of the graph is out of sight."""
+        drawing = self.drawing
+        parts = drawing is not None and not self.seen().adjusted(-1, -1, 1, 1).contains(drawing.bounds())
+        if self.map.isHidden() == parts:
+            self.map.setVisible(parts)
+        self.map.update()
 
     def _place_of(self, key: str) -> QPointF | None:
         """Return where an item is seen; that of its block where the block is closed."""
@@ -289,6 +297,7 @@ class GraphCanvas(TakeAway, QWidget):
         elif event.oldSize().isValid():
             grown = event.size() - event.oldSize()
             self.pan_by(grown.width() / 2, grown.height() / 2)
+        self._show_map()
 
     def minimumSizeHint(self) -> QSize:
         """Let layouts make it small."""

@@ -52,6 +52,11 @@ class Dresser:
         model = self._session.model
         return tuple(model.layer(name) for name in item.layers) if model is not None else ()
 
+    @property
+    def known(self) -> bool:
+        """Whether any node has a figure."""
+        return not bool(np.isnan(self._values).all())
+
     # ---- looks
 
     def dress(self, drawing: Drawing, layers: Iterable[str] | None = None) -> None:

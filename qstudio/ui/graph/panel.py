@@ -133,8 +133,8 @@ class GraphPanel(QWidget):
         first, second = QHBoxLayout(), QHBoxLayout()
         for row in (first, second):
             row.setSpacing(8)
-        first.addWidget(self._metric, 1)
-        first.addWidget(self.search, 1)
+        first.addWidget(self._metric, 3)
+        first.addWidget(self.search, 2)
         second.addWidget(self._scale, 1)
         for button in (self.operators, self._blocks, self._fit):
             second.addWidget(button)
@@ -286,8 +286,9 @@ class GraphPanel(QWidget):
     def _show_scale(self) -> None:
         metric = self.dresser.metric
         words = tr(self.figures.missing(metric)) if self._session.model is not None else ""
-        if not words and self.dresser.scale is None and metric != "none":
-            words = tr("Being computed…") if self._session.model is not None else ""
+        if not words and not self.dresser.known and metric != "none" and self.drawing is not None:
+            coming = metric in OF_DEPTH or self.working
+            words = tr("Being computed…") if coming else tr("No layer has this figure")
         scale = None if words else self.dresser.scale
         told = [tr(METRIC[metric].help)]
         if metric == "sensitivity" and self.figures.sweep_candidate() is not None:
