@@ -106,13 +106,17 @@ class PreviewFigure(QWidget):
         elif previews.problem:
             state = tr("no preview")
         else:
-            state = tr("being evaluated") if waits or is_opening(self._session) else tr("no data")
+            busy = bool(self._session.work)  # statistics come first
+            stopped = tr("stopped") if waits else tr("no data")
+            state = tr("being evaluated") if busy and (waits or is_opening(self._session)) else stopped
         self._state.setText(state)
         more = [_EXPLANATION]
         if now is None and figure is not None:
             more.append(tr("The grey figure is of an earlier recipe; this one's is being computed."))
         if now is not None:
             more.extend(now.notes)
+        elif not self._session.work and waits:
+            more.append(tr("It was stopped: the next edit, or choosing the samples again, evaluates anew."))
         if previews.problem:
             more.append(previews.problem)
         self.setToolTip("\n".join(more))

@@ -146,3 +146,17 @@ def test_a_pinned_recipe_shows_what_has_changed_since(studio: Any) -> None:
     assert places(strip) == before
     pinned.click()
     assert pinned.text() == "pin"
+
+
+def test_a_preview_that_was_stopped_says_how_to_get_it(studio: Any) -> None:
+    now = shown(studio).now_figure
+    studio.open()
+    job = studio.engine.held.pop()
+    studio.engine.finish(job, None, JobState.CANCELLED)
+    studio.settle()
+    assert now.text.endswith("stopped")
+    assert "evaluates anew" in now.toolTip()
+    now._fill_menu()
+    now._menu.actions()[0].trigger()
+    assert studio.engine.held, "choosing the samples again asks again"
+    assert "being evaluated" in now.text
