@@ -55,7 +55,7 @@ class OptimizedGraph:
     packed: tuple[tuple[str, int], ...] = ()
     """(name, bits) of constants that the file holds several to a byte."""
     narrow: tuple[tuple[str, int], ...] = ()
-    """(name, bits) of weights whose codes need fewer than 8 bits and take a byte each."""
+    """(name of the node, bits) of weights whose codes need fewer than 8 bits and take a byte each."""
 
 
 def optimized_graph(model: Model) -> OptimizedGraph:
@@ -157,8 +157,9 @@ class _Neighbours:
 
 
 def _narrow(source: onnx.ModelProto) -> tuple[tuple[str, int], ...]:
-    """Return (name, bits) of the weights in bytes whose codes need fewer than 8 bits."""
-    weights = {node.input[0] for node in source.graph.node if node.op_type == "DequantizeLinear"}
+    """Return (name of the node that reads it, bits) of the weights in bytes whose codes need fewer than 8 bits."""
+    readers = {name: node.name for node in reversed(source.graph.node) for name in node.input}
+    weights = {node.input[0]: node for node in source.graph.node if node.op_type == "DequantizeLinear"}
     found = []
     for tensor in source.graph.initializer:
         if tensor.name in weights and tensor.data_type == onnx.TensorProto.INT8 and tensor.dims:
@@ -166,7 +167,7 @@ def _narrow(source: onnx.ModelProto) -> tuple[tuple[str, int], ...]:
             largest = max(int(codes.max(initial=0)), -int(codes.min(initial=0)) - 1)
             bits = int(np.ceil(np.log2(largest + 1))) + 1 if largest > 0 else 1
             if bits < 8:
-                found.append((tensor.name, bits))
+                found.append((readers.get(weights[tensor.name].output[0], tensor.name), bits))
     return tuple(found)
 
 

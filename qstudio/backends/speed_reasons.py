@@ -98,7 +98,10 @@ def _conversions(graph: OptimizedGraph, macs: Mapping[str, int]) -> SpeedReason 
         return None
     beside = graph.conversion_layers
     where = _listed(tuple((name, "") for name in beside or graph.conversions))
-    what = f"{len(graph.conversions)} QuantizeLinear and DequantizeLinear nodes were not fused; they stand at {where}"
+    what = (
+        f"{len(graph.conversions)} QuantizeLinear and DequantizeLinear nodes run where one at each end would do: they "
+        f"were not fused at {where}"
+    )
     fix = "Quantize neighbouring layers alike: every change between float and integers costs a pass over the tensor"
     return SpeedReason("conversions", what, fix, beside, _percent(beside, macs))
 
@@ -151,7 +154,8 @@ def _narrow(graph: OptimizedGraph) -> SpeedReason | None:
         f"{count} codes of {_widths(graph.narrow)} bits in a byte each: onnxruntime's integer kernels compute with 8 "
         f"bits whatever the codes need ({listed})"
     )
-    return SpeedReason("narrow", what, "Choose fewer bits for size, not for speed on this backend")
+    fix = "Choose fewer bits for size, not for speed on this backend"
+    return SpeedReason("narrow", what, fix, tuple(name for name, _ in graph.narrow))
 
 
 def _instructions(graph: OptimizedGraph, instructions: tuple[str, ...]) -> SpeedReason | None:

@@ -32,7 +32,7 @@ SIDE_BY_SIDE_PX = 900
 GRAPH_BESIDE_PX = 1500
 """The graph stands beside the layers from this width of the window on, in a tab below it."""
 
-LEFT_SHARE = {"explore": 0.54, "tune": 0.42, "compare": 0.5}
+LEFT_SHARE = {"explore": 0.54, "tune": 0.42, "compare": 0.4}
 GRAPH_SHARE = 0.2
 RUNS_SHARE = 0.24
 

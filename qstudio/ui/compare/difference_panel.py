@@ -36,6 +36,10 @@ FIELD_TITLES = {
 """Titles of the fields, as in the layer table."""
 
 
+NOISE = 0.05
+"""Share by which times differ from one measurement to the next: less is not coloured."""
+
+
 def _columns(first: str, second: str, what: str, told: str) -> tuple[TextColumn, ...]:
     return (
         TextColumn(what, told, "M" * 14),
@@ -99,7 +103,12 @@ class DifferencePanel(ShownPanel):
         below = QVBoxLayout(lower)
         below.setContentsMargins(0, 0, 0, 0)
         below.addLayout(bar)
+        self.none = QLabel()
+        self.none.setWordWrap(True)
+        self.none.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.none.setProperty("role", "muted")
         below.addWidget(self.layers, 1)
+        below.addWidget(self.none, 1)
         split = QSplitter(Qt.Orientation.Vertical)
         split.setChildrenCollapsible(False)
         split.addWidget(self.summary)
@@ -134,6 +143,9 @@ class DifferencePanel(ShownPanel):
             for found in compare.differences()
         ]
         self.layers.rows.set_rows(rows)
+        self.layers.setVisible(bool(rows))
+        self.none.setVisible(not rows)
+        self.none.setText(self._nothing(first, second))
         self.words.setText(self._tell(first, second, {row.id for row in rows}))
         self._update_buttons()
 
@@ -150,6 +162,12 @@ class DifferencePanel(ShownPanel):
         counted = tr("1 layer differs") if len(layers) == 1 else tr("{n} layers differ").format(n=len(layers))
         words = f"{first.title} {tr('against')} {second.title}: {counted}."
         return f"{words} {refinements}".rstrip()
+
+    @staticmethod
+    def _nothing(first: Run | None, second: Run | None) -> str:
+        if first is None or second is None or first.id == second.id:
+            return tr("Choose two runs to see the layers in which their recipes differ: click A, Ctrl+click B.")
+        return tr("No layer of the open model is set differently in these two runs.")
 
     def _refinement_words(self) -> str:
         pair = self._session.compare.recipes()
@@ -176,6 +194,8 @@ class DifferencePanel(ShownPanel):
             if one is not None and two is not None and figure.better and one != two:
                 color = "better" if (one > two) == (figure.better > 0) else "worse"
                 if figure.id in ("accuracy", "drop") and not self._is_shown():
+                    color = ""
+                if figure.id in ("latency", "speed_up", "seconds") and abs(one - two) < NOISE * max(abs(one), abs(two)):
                     color = ""
             yield TextRow(texts, help=tr(figure.help), colors=("", "", "", color))
 

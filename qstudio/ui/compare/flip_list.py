@@ -21,25 +21,30 @@ THUMB_PX = 32
 KIND_WORDS = {
     "to_wrong": "right to wrong",
     "to_right": "wrong to right",
-    "other_wrong": "wrong to other wrong",
+    "other_wrong": "wrong to wrong",
     "changed": "changed",
 }
 KIND_COLORS = {"to_wrong": "worse", "to_right": "better", "other_wrong": "watch", "changed": ""}
 KIND_SIGNS = {"to_wrong": "▼", "to_right": "▲", "other_wrong": "◆", "changed": "◆"}
 
 COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
-    ("Sample", "Place in the evaluation split; Enter or click shows it layer by layer.", "MM 100,000", False),
-    ("Change", "▼ right to wrong, ▲ wrong to right, ◆ one wrong class to another.", "▼ wrong to other wrong", False),
-    ("Label", "The true class.", "MMMMMM", False),
-    ("Before", "Class in B: the float network, or the other run.", "MMMMMM", False),
-    ("After", "Class in run A.", "MMMMMM", False),
+    (
+        "Sample",
+        "Place in the evaluation split; Enter or click shows it layer by layer, with the present recipe.",
+        "100,000",
+        False,
+    ),
+    ("Change", "▼ right to wrong, ▲ wrong to right, ◆ one wrong class to another.", "▼ wrong to wrong", False),
+    ("Label", "The true class.", "Label MM", False),
+    ("Before", "Class in B: the float network, or the other run.", "Before MM", False),
+    ("After", "Class in run A.", "After MM", False),
     (
         "Margin before",
         "Probability of the first class minus that of the second, 0 to 1. Small margins flip easily: noise, not bias.",
-        "Margin before M",
+        "Margin before",
         True,
     ),
-    ("Margin after", "The same in run A. A large margin on a wrong answer is worth a look.", "Margin after M", True),
+    ("Margin after", "The same in run A. A large margin on a wrong answer is worth a look.", "Margin after", True),
 )
 SAMPLE, CHANGE, LABEL, BEFORE, AFTER, MARGIN_BEFORE, MARGIN_AFTER = range(len(COLUMNS))
 
@@ -223,6 +228,7 @@ class FlipList(QTableView):
         dress(self)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         header = self.horizontalHeader()
+        header.setStretchLastSection(True)
         header.setSortIndicator(MARGIN_BEFORE, Qt.SortOrder.DescendingOrder)
         header.sortIndicatorChanged.connect(self.flips.sort)
         self.clicked.connect(self._on_clicked)

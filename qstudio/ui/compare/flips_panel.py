@@ -26,6 +26,7 @@ from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.compare.flip_list import COLUMNS, KIND_WORDS, FlipList
 from qstudio.ui.compare.shown import ShownPanel
 from qstudio.ui.plots.confusion_map import ConfusionMap
+from qstudio.ui.runs.figures import same_recipe
 from qstudio.ui.text import format_points, tr
 
 P_SHOWN = 0.05
@@ -159,8 +160,13 @@ class FlipsPanel(ShownPanel):
             f", {flips.name_of(cell[0])} / {flips.name_of(cell[1])}" if cell is not None and flips is not None else ""
         )
         blocked = self._session.compare.samples_blocked
+        first = self._session.compare.first
+        if not blocked and first is not None and not same_recipe(self._session, first):
+            blocked = tr("A click shows a sample with the present recipe: restore that of {run} to see its own").format(
+                run=first.title
+            )
         self.caption.setText(f"{count}{only}; {self.map.caption}")
-        self.caption.setToolTip(tr(blocked))
+        self.list.setToolTip(tr(blocked))
         for button in (self.copy, self.export):
             button.setEnabled(self.list.flips.rowCount() > 0)
 

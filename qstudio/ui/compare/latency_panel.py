@@ -195,7 +195,8 @@ class LatencyPanel(ShownPanel):
             return
         self.bars.set_bars(latency_bars(pair, result.storage))
         self.bars.setMaximumHeight(self.bars.minimumSizeHint().height())
-        lines = (f"{verdict_words(pair)} {how_words(pair.exported)}, {tr('in turns')}.", f"{processor_words(pair)}.")
+        how = how_words(pair.exported)
+        lines = (verdict_words(pair), f"{how[0].upper()}{how[1:]}, {tr('in turns')}. {processor_words(pair)}.")
         self.words.setText("\n".join(lines))
         self.reasons.setText(self._reasons_text(pair.reasons))
         self.tabs.setTabText(0, f"{tr('Why')} ({len(pair.reasons)})" if pair.reasons else tr("Why"))

@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, Signal
 from PySide6.QtGui import QColor, QContextMenuEvent, QKeyEvent, QKeySequence
-from PySide6.QtWidgets import QAbstractItemView, QApplication, QFileDialog, QFrame, QMenu, QTableView, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
+    QFileDialog,
+    QFrame,
+    QHeaderView,
+    QMenu,
+    QTableView,
+    QWidget,
+)
 
 from qstudio.session.options import Notice
 from qstudio.ui.text import tr
@@ -168,6 +177,7 @@ class TextTable(QTableView):
         dress(self)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         header = self.horizontalHeader()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setSortIndicatorClearable(True)
         header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
         header.sortIndicatorChanged.connect(self.rows.sort)
@@ -257,4 +267,3 @@ def dress(view: QTableView) -> None:
     header.setHighlightSections(False)
     header.setSectionsClickable(True)
     header.setSortIndicatorShown(True)
-    header.setStretchLastSection(True)

@@ -55,17 +55,23 @@ class RunScatterAny(Plot):
         self.second: int | None = None
         self._rings = {name: pg.ScatterPlotItem(size=24, brush=None) for name in ("first", "second")}
         self._letters = {
-            name: pg.TextItem(name_of, anchor=(0.5, 1.35)) for name, name_of in (("first", "A"), ("second", "B"))
+            name: pg.TextItem(name_of, anchor=(-0.7, 0.5)) for name, name_of in (("first", "A"), ("second", "B"))
         }
         self._item = pg.ScatterPlotItem(size=12, hoverable=True, tip=_tip, hoverSize=15)
         self._item.sigClicked.connect(self._on_points_clicked)
         for item in (*self._rings.values(), self._item, *self._letters.values()):
             self.addItem(item)
         self.plotItem.showGrid(x=False, y=True, alpha=0.12)
-        self.set_legend(
-            ("●", "quantized", tr("exported")), ("○", "quantized", tr("simulated")), ("◆", "quantized", tr("trained"))
-        )
+        self._show_kinds()
         self.start()
+
+    def _show_kinds(self) -> None:
+        kinds = [("●", "quantized", tr("exported"))]
+        if any(not point.measured for point in self.points):
+            kinds.append(("○", "quantized", tr("simulated")))
+        if any(point.trained for point in self.points):
+            kinds.append(("◆", "quantized", tr("trained")))
+        self.set_legend(*kinds)
 
     def set_points(self, points: tuple[AnyPoint, ...], x_label: str, y_label: str, empty: str) -> None:
         """Show these points (those that are not finite are left out), or words where there are none."""
@@ -77,7 +83,8 @@ class RunScatterAny(Plot):
             xs, ys = [p.x for p in self.points], [p.y for p in self.points]
             x_pad, y_pad = (0.1 * (max(v) - min(v)) or 0.1 * abs(v[0]) or 1.0 for v in (xs, ys))
             self.setXRange(min(xs) - x_pad, max(xs) + x_pad, padding=0)
-            self.setYRange(min(ys) - y_pad, max(ys) + 1.6 * y_pad, padding=0)
+            self.setYRange(min(ys) - y_pad, max(ys) + y_pad, padding=0)
+        self._show_kinds()
         self._draw(theme().palette)
 
     def set_selected(self, first: int | None, second: int | None) -> None:
