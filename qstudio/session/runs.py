@@ -17,6 +17,9 @@ from qstudio.session.events import Event
 from qstudio.session.options import Run, RunOptions
 from qstudio.session.training import TrainingRecord, remove_checkpoint
 
+SEARCHED = "search"
+"""Phase of a run that a search made as part of its own."""
+
 
 class Runs:
     """All runs in the order they were started, which one is selected, and the jobs behind those in progress."""
@@ -90,8 +93,9 @@ class Runs:
         number = len(self.all) + 1
         run = Run(
             id=number,
-            title=f"Run {number} (searched)",
+            title=f"Run {number}",
             state=JobState.DONE,
+            phase=SEARCHED,
             result=result,
             model=request.model,
             data=request.data.source,

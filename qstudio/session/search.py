@@ -215,9 +215,18 @@ class Searches:
             self.take(point, "budget")
         return point
 
-    def point_of(self, recipe: Recipe) -> SearchPoint | None:
-        """Return the point with a recipe: of the front, a uniform one, or the chosen one; None where there is none."""
-        return next((point for point in self.points if point.recipe == recipe), None)
+    def point_of(self, recipe: Recipe, front: bool = False) -> SearchPoint | None:
+        """Return the point whose recipe says the same for every layer; None where there is none.
+
+        Args:
+            recipe: Looked for.
+            front: Whether only points of the front are looked at.
+        """
+        model = self._session.model
+        if model is None or self.result is None:
+            return None
+        among = self.result.front if front else self.points
+        return next((point for point in among if same_effect(point.recipe, recipe, model)), None)
 
     @property
     def points(self) -> tuple[SearchPoint, ...]:
@@ -286,6 +295,19 @@ class Searches:
 
     def _emit(self) -> None:
         self.changed.emit(self.running)
+
+
+def same_effect(first: Recipe, second: Recipe, model: ModelInfo) -> bool:
+    """Return whether two recipes say the same for every layer of a model, wherever they say it."""
+    if first is second:
+        return True
+    if first.refinements != second.refinements:
+        return False
+    for layer in model.layers:
+        a, b = first.settings(layer.name), second.settings(layer.name)
+        if a is not b and a != b:
+            return False
+    return True
 
 
 def _chosen_fields(result: SearchResult, model: ModelInfo) -> dict[str, frozenset[str]]:

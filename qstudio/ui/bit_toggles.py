@@ -43,6 +43,7 @@ class BitToggles(QWidget):
             button.toggled.connect(self._on_toggled)
             self._buttons[bits] = button
             row.addWidget(button)
+        row.addStretch(1)
 
     def button(self, bits: int) -> QPushButton:
         """Return the button of a width (KeyError when there is none)."""

@@ -106,7 +106,7 @@ def test_it_shows_how_far_it_is_and_what_came_of_it(studio, panel):
     assert "rank correlation 0.97" in words
     assert "Exported and verified as Run 1" in words
     assert "Candidates are compared on 256 calibration samples" in words
-    assert [run.title for run in studio.session.runs] == ["Run 1 (searched)"]
+    assert [run.title for run in studio.session.runs] == ["Run 1"]
     panel.take.click()
     assert studio.session.recipe == whole.chosen.recipe
     settled(studio, panel)

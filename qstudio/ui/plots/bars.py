@@ -258,7 +258,7 @@ class BitBars(Painted):
             number = self._bar_at(event.pos().x())
             words = self.toolTip()
             if number >= 0 and not self.message:
-                words = f"{_words(self.bars[number])}\n{words}"
+                words = f"{bar_words(self.bars[number])}\n{words}"
             QToolTip.showText(event.globalPos(), words, self)
             return True
         return bool(super().viewportEvent(event))
@@ -272,7 +272,8 @@ class BitBars(Painted):
         )
 
 
-def _words(bar: BitBar) -> str:
+def bar_words(bar: BitBar) -> str:
+    """Return a layer's bits in words."""
     sides = ((tr("weights"), bar.weight), (tr("activations"), bar.activation))
     parts = [
         f"{name} {tr('float') if bits >= FLOAT_BITS else f'{bits} ' + tr('bits')}"

@@ -27,6 +27,9 @@ KINDS: tuple[PointKind, ...] = ("float", "simulated", "measured")
 Key = tuple[str, int | str]
 """What a point stands for: ("run", its number) or ("point", hash of its recipe)."""
 
+NEAR_POINTS = 5.0
+"""Points of accuracy below the best that are shown where a front falls off steeply."""
+
 PIN_FROM = 1.6
 """Float that costs this many times as much as the dearest other point is drawn at the right edge."""
 
@@ -102,6 +105,8 @@ class RunScatter(Plot):
         self.points: tuple[RunPoint, ...] = ()
         self.chosen: tuple[Key, ...] = ()
         """Keys of the selected points: one, or two to be compared."""
+        self.near = False
+        """Whether only what is at most `NEAR_POINTS` below the best is shown."""
         self._front = pg.PlotCurveItem()
         self._ring = pg.ScatterPlotItem(size=22, brush=None)
         self._items: dict[str, pg.ScatterPlotItem] = {}
@@ -193,9 +198,16 @@ class RunScatter(Plot):
     def _fit(self) -> None:
         xs, ys = [self._x(p) for p in self.points], [p.y for p in self.points]
         x_pad = 0.08 * (max(xs) - min(xs)) or 0.1 * abs(xs[0]) or 1.0
-        y_pad = 0.12 * (max(ys) - min(ys)) or 1.0
+        low = max(min(ys), max(ys) - NEAR_POINTS) if self.near else min(ys)
+        y_pad = 0.12 * (max(ys) - low) or 1.0
         self.setXRange(min(xs) - x_pad, max(xs) + x_pad, padding=0)
-        self.setYRange(min(ys) - y_pad, max(ys) + y_pad, padding=0)
+        self.setYRange(low - y_pad, max(ys) + y_pad, padding=0)
+
+    def set_near(self, near: bool) -> None:
+        """Show only what is near the best, or everything."""
+        self.near = near
+        if self.points:
+            self._fit()
 
     def _draw(self, palette: Palette) -> None:
         ground = pg.mkBrush(palette.surface)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qstudio.session.options import Run
+from qstudio.session.runs import SEARCHED
 from qstudio.ui.text import tr
 
 METHOD_TITLES = {"ste": "STE", "lsq": "LSQ", "lsq+": "LSQ+", "pact": "PACT", "dorefa": "DoReFa"}
@@ -17,7 +18,7 @@ def method_title(method: str) -> str:
 def method_text(run: Run) -> str:
     """Return how a run's network was made: "PTQ", or the method and the epochs of its training."""
     if run.training is None:
-        return tr("PTQ")
+        return tr("PTQ, searched") if run.phase == SEARCHED else tr("PTQ")
     settings = run.training.settings
     if run.state.is_final and not run.training.is_whole:
         words = tr("{e} of {n} epochs").format(e=f"{run.training.epochs_done:,}", n=f"{settings.epochs:,}")

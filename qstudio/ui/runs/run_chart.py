@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QButtonGroup, QCheckBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.elided_label import ElidedLabel
-from qstudio.ui.plots.scatter import Key, RunPoint, RunScatter
+from qstudio.ui.plots.scatter import NEAR_POINTS, Key, RunPoint, RunScatter
 from qstudio.ui.runs.run_points import AXES, RunPoints, difference_words
 from qstudio.ui.search.budget import BudgetSlider
 from qstudio.ui.text import tr
@@ -87,6 +87,10 @@ class RunChart(QWidget):
             self.buttons[axis.id] = button
         self._group.buttonClicked.connect(self._on_axis_clicked)
         bar.addStretch(1)
+        self.near = QCheckBox(tr("top {n} points").format(n=f"{NEAR_POINTS:g}"))
+        self.near.setToolTip(tr("Show only what loses at most so many points against the best"))
+        self.near.toggled.connect(self.chart.set_near)
+        bar.addWidget(self.near)
         return bar
 
     # ---- the person

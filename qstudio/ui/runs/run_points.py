@@ -216,14 +216,16 @@ class RunPoints:
 
     def _of_search(self, axis: Axis) -> list[RunPoint]:
         search = self._session.search
+        current = search.point_of(self._session.recipe)
         found = []
         for point in search.points:
             value, cost = rate(point.measured), point.amount(axis.resource)
             if value is None or cost is None:
                 continue
-            is_current = point.recipe == self._session.recipe
             detail, recipe = self.point_detail(point), point.recipe
-            made = RunPoint(None, cost / axis.scale, value, "simulated", detail, is_current, point=recipe.sha256())
+            made = RunPoint(
+                None, cost / axis.scale, value, "simulated", detail, point is current, point=recipe.sha256()
+            )
             found.append(replace(made, uniform=point.uniform is not None, bits=weight_bits(point.bits)))
         return found
 

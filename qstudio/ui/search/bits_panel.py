@@ -11,7 +11,7 @@ from qstudio.core.model_info import ModelInfo
 from qstudio.core.recipe import Recipe
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
-from qstudio.ui.plots.bars import BitBar, BitBars, bits_text
+from qstudio.ui.plots.bars import BitBar, BitBars, bar_words, bits_text
 from qstudio.ui.text import format_bytes, tr
 
 
@@ -35,6 +35,7 @@ class BitsPanel(QFrame):
         super().__init__(parent)
         self._session = session
         self._is_stale = True
+        self._totals = ""
         self.setProperty("role", "surface")
         self.totals = QLabel()
         self.totals.setToolTip(
@@ -93,6 +94,7 @@ class BitsPanel(QFrame):
     def _on_selection(self, selection: tuple[str, ...]) -> None:
         if self.isVisible():
             self.bars.set_selected(selection)
+            self._show_words()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catch up with what happened while it was not seen."""
@@ -121,4 +123,12 @@ class BitsPanel(QFrame):
             tr("widths {w}").format(w=", ".join(map(bits_text, widths))) if widths else "",
             f"{format_bytes(model.float_size_bytes)} → {format_bytes(self._session.quantized_size_bytes())}",
         ]
-        self.totals.setText(",  ".join(part for part in parts if part))
+        self._totals = ",  ".join(part for part in parts if part)
+        self._show_words()
+
+    def _show_words(self) -> None:
+        """Show the totals and the bits of the first selected layer."""
+        chosen = next((bar for bar in self.bars.bars if bar.name in self._session.selection[:1]), None)
+        self.totals.setText(
+            "   |   ".join(part for part in (self._totals, bar_words(chosen) if chosen else "") if part)
+        )

@@ -122,7 +122,7 @@ class BudgetSlider(QWidget):
         now = search.at_budget(self._budget(self.slider.value()) or 0.0)
         recipe = self._session.recipe
         if now is None or now.recipe != recipe:
-            now = next((p for p in search.result.front if p.recipe == recipe), None) if search.result else None
+            now = search.point_of(recipe, front=True)
             if now is not None and now.budget is not None:
                 span = ends[1] - ends[0]
                 with QSignalBlocker(self.slider):

@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QScrollA
 
 from qstudio.core.errors import UserError
 from qstudio.session.options import Notice
+from qstudio.session.search import same_effect
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.elided_label import ElidedLabel
@@ -130,7 +131,10 @@ class SearchPanel(QFrame):
         result = self._lens.result
         chosen = result.chosen if result is not None else None
         self.take.setVisible(chosen is not None)
-        is_current = chosen is not None and chosen.recipe == self._session.recipe
+        model = self._session.model
+        is_current = (
+            chosen is not None and model is not None and same_effect(chosen.recipe, self._session.recipe, model)
+        )
         self.take.setEnabled(not is_current)
         self.take.setToolTip(
             tr("This is the current recipe") if is_current else tr("Make it the current recipe; one undoable step")

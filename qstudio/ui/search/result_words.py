@@ -68,9 +68,8 @@ def _correlation(result: SearchResult) -> list[str]:
     )
     if result.spearman_drop is not None:
         words += tr(", against the accuracy lost {r}").format(r=f"{result.spearman_drop:.2f}")
-    judged = (
-        tr("good: the front can be trusted") if result.spearman_damage >= 0.8 else tr("poor: trust measured figures")
-    )
+    good = result.spearman_damage >= 0.8
+    judged = tr("good: predictions order recipes") if good else tr("poor: trust measured figures only")
     return [f"{words} ({judged})"]
 
 
