@@ -68,7 +68,8 @@ def find_flips(
                 scores = _float_from(network, owners, order[layers[row]], floats, quantized, parameters)
                 known[row] = int(scores.argmax())
 
-    count, notes = len(layers), ()
+    count = len(layers)
+    notes: tuple[str, ...] = ()
     if count <= FLIP_LAYERS:
         look(range(count))
     else:

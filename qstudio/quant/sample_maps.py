@@ -19,6 +19,9 @@ from qstudio.quant.weight_pictures import averaged
 VECTOR_VALUES = 4096
 """Values of a vector that are kept one by one."""
 
+_LONG = 4
+"""Times as long as wide, and more: such a picture would be averaged away across."""
+
 STORED_SIDE = 512
 """Pixels of the stored sample along a side; larger ones are thinned out."""
 
@@ -37,10 +40,10 @@ class LayerValues:
 
     layer: LayerInfo
     tensor: str
+    sqnr_db: float
     float: NDArray[np.float32]
     """Without the batch axis."""
     quantized: NDArray[np.float32]
-    sqnr_db: float
     channel_axis: int | None
     """Of these values; None where they have no channels."""
 
@@ -73,7 +76,7 @@ def layer_values(network: Network, floats: Values, quantized: Values, rows: int)
             channel = None
         if channel is not None and axis is not None and channel > axis:
             channel -= 1
-        found.append(LayerValues(layer, tensor, before, after, sqnr_db(before, after), channel))
+        found.append(LayerValues(layer, tensor, sqnr_db(before, after), before, after, channel))
     return tuple(found)
 
 
@@ -107,10 +110,17 @@ def maps_of(row: LayerValues, size: MapSize) -> LayerMaps:
     for values in (row.float, row.quantized):
         planes = as_planes(values, row.channel_axis)
         channels = len(planes)
-        down = -(-planes.shape[1] // size.max_side)
-        across = -(-planes.shape[2] // (VECTOR_VALUES if planes.shape[:2] == (1, 1) else size.max_side))
+        down, across = _steps(planes.shape[1], planes.shape[2], size.max_side)
         pair.append(averaged(planes[: size.max_channels], down, across))
     return LayerMaps(row.layer.name, row.tensor, row.float.shape, pair[0], pair[1], row.sqnr_db, channels)
+
+
+def _steps(height: int, width: int, most: int) -> tuple[int, int]:
+    """Return how many rows and columns are averaged: as many, so that a picture keeps its shape, unless it is long."""
+    if height == 1:
+        return 1, -(-width // VECTOR_VALUES)
+    down, across = -(-height // most), -(-width // most)
+    return (down, across) if max(height, width) > _LONG * min(height, width) else (max(down, across),) * 2
 
 
 def without_maps(row: LayerValues) -> LayerMaps:

@@ -14,7 +14,7 @@ from quant_cases import model_of, weights
 from qstudio.core.affine import quantize
 from qstudio.core.errors import JobCancelled, UserError
 from qstudio.core.metrics import sqnr_db
-from qstudio.core.model_info import SiteInfo
+from qstudio.core.model_info import LayerInfo, SiteInfo
 from qstudio.core.recipe import Recipe
 from qstudio.core.rounding import round_values
 from qstudio.core.scheme import CHANNEL, FLOAT_BITS, Scheme
@@ -26,7 +26,7 @@ from qstudio.quant.encodings import encodings_for
 from qstudio.quant.evaluation.schemes import joined
 from qstudio.quant.evaluator import FLOAT
 from qstudio.quant.network import network_for
-from qstudio.quant.sample_maps import MapSize, as_planes
+from qstudio.quant.sample_maps import LayerValues, MapSize, as_planes, maps_of
 from qstudio.quant.simulate import SimulatedModel
 from qstudio.quant.trace_sample import run_sample, sample_trace
 from qstudio.quant.weight_pictures import averaged, weight_pictures
@@ -208,6 +208,19 @@ def test_planes_keep_channels_apart():
     assert as_planes(values[:, 0], None).shape == (1, 2, 4)
     assert as_planes(values[None, None], None).shape == (2, 3, 4)
     assert as_planes(np.float32(3).reshape(()), None).shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "shown"),
+    [((20, 120, 160), (4, 40, 54)), ((1, 1000, 10), (1, 63, 10)), ((5000,), (1, 1, 2500)), ((3, 64, 64), (3, 64, 64))],
+)
+def test_large_maps_keep_their_shape(shape, shown):
+    values = np.random.default_rng(0).random(shape, np.float32)
+    layer = LayerInfo("layer", "Conv", "")
+    row = LayerValues(layer, "t", 0.0, values, values, 0 if len(shape) == 3 else None)
+    maps = maps_of(row, MapSize(4, 64))
+    assert maps.float.shape == shown
+    assert maps.channels == (shape[0] if len(shape) == 3 else 1)
 
 
 def test_averages_of_blocks_count_what_the_edges_hold():

@@ -22,7 +22,7 @@ from qstudio.ui.data.sample_grid import SampleGrid
 from qstudio.ui.inspector import InspectorPanel
 from qstudio.ui.inspector.panel import CHANNELS, IMAGE, SAMPLE
 from qstudio.ui.inspector.sample_page import SamplePage
-from qstudio.ui.inspector.sample_words import best_scores, input_image, map_images, map_words, verdict
+from qstudio.ui.inspector.sample_words import best_scores, channels_across, input_image, map_images, map_words, verdict
 from qstudio.ui.inspector.weight_images import channel_at, weight_images, weight_words
 from qstudio.ui.main_window import MainWindow
 from qstudio.ui.plots.colour_maps import diverging_table, mapped, viridis_table
@@ -389,6 +389,18 @@ def test_token_ids_are_words(studio: Any, page: Any, engine: PictureEngine) -> N
     page.next.click()
     studio.settle()
     assert page.input.message.startswith("50 token ids: 100 101 102")
+
+
+@pytest.mark.parametrize(
+    ("shape", "across"), [((16, 8, 8), 4), ((16, 40, 54), 4), ((7, 8, 8), 3), ((16, 64, 4), 16), ((1, 8, 8), 1)]
+)
+def test_channels_fill_a_grid_about_as_wide_as_high(shape: tuple[int, ...], across: int) -> None:
+    values = np.zeros(shape, np.float32)
+    maps = LayerMaps("conv", "y", shape, values, values, 20.0, shape[0])
+    assert channels_across(maps) == across
+    image = map_images(maps)["float"]
+    assert image.values.shape[1] == across * shape[2]
+    assert map_words(maps, (image.values.shape[0] - 1, image.values.shape[1] - 1)) == "" or shape[0] % across == 0
 
 
 def test_a_vector_is_drawn_as_curves() -> None:

@@ -118,9 +118,12 @@ def token_words(stored: NDArray[Any]) -> str:
 
 
 def channels_across(maps: LayerMaps) -> int:
-    """Return how many channels stand side by side, so that the whole is about as wide as high."""
+    """Return how many channels stand side by side: the whole is about as wide as high, and full where that goes."""
     channels, height, width = maps.float.shape
-    return int(min(max(math.ceil(math.sqrt(channels * height / width)), 1), channels))
+    ideal = math.sqrt(channels * height / width)
+    full = [count for count in range(1, channels + 1) if channels % count == 0 and ideal / 1.5 <= count <= ideal * 1.5]
+    best = min(full, key=lambda count: abs(count - ideal), default=math.ceil(ideal))
+    return int(min(max(best, 1), channels))
 
 
 def mosaic(planes: NDArray[np.float32], across: int) -> NDArray[np.float32]:

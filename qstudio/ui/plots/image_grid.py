@@ -271,9 +271,10 @@ class ImageGrid(Painted):
                 y = y_of(float(value))
                 painter.drawRect(QRectF(rect.left() + number * step, min(y, zero), wide, max(abs(zero - y), 1.0)))
         else:
-            # More values than pixels: from the smallest to the largest of each pixel's values.
+            # A bar of a pixel for all values that fall on it, from 0 to the farthest of them on either side.
             edges = np.unique(np.linspace(0, len(values), max(int(rect.width()), 1), endpoint=False).astype(int))
-            least, most = np.minimum.reduceat(values, edges), np.maximum.reduceat(values, edges)
+            least = np.minimum(np.minimum.reduceat(values, edges), max(low, 0.0))
+            most = np.maximum(np.maximum.reduceat(values, edges), min(high, 0.0))
             for x, bottom, top in zip(edges / len(values) * rect.width(), least, most, strict=True):
                 y = y_of(float(top))
                 painter.drawRect(QRectF(rect.left() + x, y, 1.0, max(y_of(float(bottom)) - y, 1.0)))
@@ -321,7 +322,9 @@ class ImageGrid(Painted):
             painter.drawText(words, middle | Qt.AlignmentFlag.AlignLeft, _short(low))
             painter.drawText(words, middle | Qt.AlignmentFlag.AlignRight, _short(high))
             title = "0" if kind == "difference" and wide < theme().px(150) else names[kind]
-            painter.drawText(words, middle | Qt.AlignmentFlag.AlignHCenter, title)
+            ends = painter.fontMetrics().horizontalAdvance(_short(low) + _short(high) + title)
+            if ends + 2 * pad < wide:
+                painter.drawText(words, middle | Qt.AlignmentFlag.AlignHCenter, title)
 
     # ---- the person
 
