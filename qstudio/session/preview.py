@@ -24,8 +24,8 @@ V = TypeVar("V", RecipeAccuracy, DepthErrors)
 SAMPLES = 1000
 """Samples of a preview unless another number is chosen."""
 
-_KEPT = 500
-"""Answers remembered: some hundred bytes each, some ten kilobytes of a depth picture."""
+_KEPT_FIGURES, _KEPT_DEPTHS = 500, 32
+"""Answers remembered: some hundred bytes of a figure, some hundred kilobytes of noise at 1,000 layers."""
 
 
 class Followed(Generic[V]):
@@ -34,7 +34,8 @@ class Followed(Generic[V]):
     An answer of another key never takes the place of the present one, whenever it comes.
     """
 
-    def __init__(self, work: Work, slot: str) -> None:
+    def __init__(self, work: Work, slot: str, most: int) -> None:
+        self._most = most
         self.value: V | None = None
         """Of the present key, as far as it is known."""
         self.latest: V | None = None
@@ -79,7 +80,7 @@ class Followed(Generic[V]):
         """Remember a complete answer; it is shown when it is the present key's."""
         self._known[key] = value
         self._known.move_to_end(key)
-        while len(self._known) > _KEPT:
+        while len(self._known) > self._most:
             self._known.popitem(last=False)
         if key == self._key:
             self._set(value)
@@ -116,8 +117,8 @@ class Previews:
 
     def __init__(self, session: Session, work: Work) -> None:
         self._session, self._work = session, work
-        self._accuracy: Followed[RecipeAccuracy] = Followed(work, "preview accuracy")
-        self._depth: Followed[DepthErrors] = Followed(work, "error over depth")
+        self._accuracy: Followed[RecipeAccuracy] = Followed(work, "preview accuracy", _KEPT_FIGURES)
+        self._depth: Followed[DepthErrors] = Followed(work, "error over depth", _KEPT_DEPTHS)
         self.samples = SAMPLES
         """Samples that previews are made with; fewer where the data has fewer."""
         self._follows = False
