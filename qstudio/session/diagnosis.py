@@ -289,7 +289,7 @@ class Diagnosis:
         best = max(gained, key=lambda kind: gained[kind], default="")
         rest = max((gain for kind, gain in gained.items() if kind != best), default=0.0)
         clear = bool(best) and gained[best] > 0 and gained[best] >= CLEARLY * max(rest, 0.0)
-        pool = groups[best] if best and gained[best] > 0 else layers
+        pool = groups[best] if clear else layers
         single: list[tuple[float, LayerInfo]] = []
         for layer in noisiest(evidence, pool, sides, LAYERS):
             value = yield (f"{layer.name} spared", spared(evidence.recipe, (layer,), sides))
@@ -298,8 +298,10 @@ class Diagnosis:
         hurting = [layer for gain, layer in single if gain > 0] or [layer for _, layer in single]
         self.worst = tuple(layer.name for layer in hurting)
         kind = ""
-        if best and gained[best] > 0:
-            kind = f"The {best}{'' if clear else ' most'}: sparing them brings {gained[best]:+.2f} points. "
+        if clear:
+            kind = f"The {best}: sparing them brings {gained[best]:+.2f} points. "
+        elif best:
+            kind = "No kind of layer stands out. "
         first = f"Of single layers {single[0][1].name} brings most, {single[0][0]:+.2f} points." if single else ""
         if single and single[0][0] <= 0:
             first = "None of the single layers that were spared is enough alone."
@@ -321,7 +323,7 @@ class Diagnosis:
             tried.append((self._measured("repair", repair.title, value.metrics), repair, value))
         now = score_of(self._base.metrics)
         # What costs no bits comes first, the better the earlier; bits are added only where it is not enough.
-        order = sorted(tried, key=lambda item: (item[1].costs_bits, -item[0]))
+        order = sorted(tried, key=lambda item: (item[1].cost, -item[0]))
         chosen: tuple[float, Repair, RecipeAccuracy] | None = None
         for score, repair, value in order:
             if score <= now or (chosen is not None and not is_worse(chosen[2].metrics, self._base.float)):
@@ -332,7 +334,7 @@ class Diagnosis:
             joined = Repair(
                 f"{chosen[1].title}, {repair.title}",
                 repair.on(evidence.recipe, chosen[1].recipe),
-                chosen[1].costs_bits or repair.costs_bits,
+                max(chosen[1].cost, repair.cost),
             )
             both = yield (joined.title, joined.recipe)
             together = self._measured("repair", joined.title, both.metrics)

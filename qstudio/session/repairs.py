@@ -18,8 +18,8 @@ class Repair:
 
     title: str
     recipe: Recipe
-    costs_bits: bool = False
-    """Whether the model grows; one that does is tried last."""
+    cost: int = 0
+    """0: none; 1: a few layers grow; 2: all do. What costs less is preferred."""
 
     def on(self, before: Recipe, recipe: Recipe) -> Recipe:
         """Return `recipe` with what this repair changes in `before` changed too."""
@@ -125,21 +125,29 @@ def repairs(evidence: Evidence, sides: tuple[str, ...], worst: tuple[LayerInfo, 
             found.append(Repair("asymmetric activations", recipe.with_layers(signed, activation_symmetric=False)))
         if any(layer.op_type == "LayerNormalization" for layer, _ in seen) and not evidence.refines("smoothquant"):
             found.append(Repair("SmoothQuant", _switched_on(recipe, "smoothquant")))
-    found += _more_bits(evidence, sides, worst)
+    count = len(worst)
+    if worst:
+        title = f"8 bits for {worst[0].name if count == 1 else f'the {count} worst layers'}"
+        found.append(Repair(title, _at_eight(evidence, sides, worst), cost=1))
+    words = "weights and activations" if len(sides) > 1 else f"{sides[0]}s"
+    everywhere = Repair(f"8 bits for all {words}", _at_eight(evidence, sides, evidence.model.layers), cost=2)
+    if all(everywhere.recipe != each.recipe for each in found):
+        found.append(everywhere)
     return tuple(each for each in found if each.recipe != recipe)
 
 
-def _more_bits(evidence: Evidence, sides: tuple[str, ...], worst: tuple[LayerInfo, ...]) -> list[Repair]:
+def _at_eight(evidence: Evidence, sides: tuple[str, ...], layers: tuple[LayerInfo, ...]) -> Recipe:
+    """Return the recipe with 8 bits for those of the layers that have less."""
     recipe = evidence.recipe
     for side in sides:
         few = [
-            layer.name for layer in worst if (site := _site(evidence, layer, side)) is not None and site.scheme.bits < 8
+            layer.name
+            for layer in layers
+            if (site := _site(evidence, layer, side)) is not None and site.scheme.bits < 8
         ]
         if few:
             recipe = recipe.with_layers(few, **{f"{side}_bits": 8})
-    count = len(worst)
-    title = f"8 bits for {worst[0].name if count == 1 else f'the {count} worst layers'}" if worst else ""
-    return [Repair(title, recipe, costs_bits=True)] if recipe != evidence.recipe else []
+    return recipe
 
 
 def _switched_on(recipe: Recipe, name: str) -> Recipe:

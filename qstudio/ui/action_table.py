@@ -85,6 +85,19 @@ def _select_all(c: Commands) -> None:
         c.session.select([layer.name for layer in c.session.model.layers])
 
 
+def _diagnosis_blocked(c: Commands) -> str:
+    return tr(c.session.diagnosis.blocked)
+
+
+def _diagnose(c: Commands) -> None:
+    from qstudio.ui.findings.panel import FindingsPanel  # not needed for the first picture
+
+    c.window.show_panel("findings")
+    panel = c.window.workspace.panel("findings")
+    if isinstance(panel, FindingsPanel):
+        panel.diagnose()
+
+
 def _mode(mode: str, c: Commands) -> None:
     c.window.set_theme("dark" if mode == "dark" else "light" if mode == "light" else "system")
 
@@ -327,6 +340,16 @@ ACTIONS: tuple[ActionSpec, ...] = (
         partial(Commands.start_training, resume=True, further=False),
         blocked=Commands.best_epoch_blocked,
         help="Train no further: measure and export the best epoch of the checkpoint",
+    ),
+    S(
+        "diagnose",
+        "Why is it worse?",
+        "Run",
+        _diagnose,
+        ("Ctrl+Shift+W",),
+        "fa6s.stethoscope",
+        _diagnosis_blocked,
+        help="Five questions that lead from the float model to a repair, each answer measured",
     ),
     S("cancel", "Cancel", "Run", Commands.cancel, ("Esc",), "fa6s.stop", _cancel_blocked),
     S(

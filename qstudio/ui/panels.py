@@ -47,6 +47,13 @@ P = PanelSpec
 PANELS: tuple[PanelSpec, ...] = (
     P("layer_table", "Layers", "tabs", "qstudio.ui.table.layer_table:LayerTable"),
     P("graph", "Graph", "graph", "qstudio.ui.graph.panel:GraphPanel", help="The network, coloured by a figure"),
+    P(
+        "findings",
+        "Findings",
+        "tabs",
+        "qstudio.ui.findings.panel:FindingsPanel",
+        help="What hurts, why, and what to do about it; and a diagnosis step by step",
+    ),
     P("refinements", "Refinements", "tabs", "qstudio.ui.refinements.panel:RefinementsPanel"),
     P(
         "sensitivity",
