@@ -2,105 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import QCoreApplication, QEvent, QPoint, QPointF, Qt
+from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
+from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit
+from x11_person import MARKS, PATIENCE_MS, Person, middle
 
-from qstudio.core.resources import sample_models
 from qstudio.engine.messages import JobState
-from qstudio.engine.process_client import ProcessEngine
 from qstudio.session.session import Session
-from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.main_window import MainWindow
-from qstudio.ui.theme import theme
 
-pytestmark = [
-    pytest.mark.x11,
-    pytest.mark.skipif(not shutil.which("xdotool"), reason="xdotool is not installed: no real mouse and keyboard"),
-    pytest.mark.skipif(not os.environ.get("DISPLAY"), reason="there is no X server"),
-]
-
-PATIENCE_MS = 120_000
-
-
-class Person:
-    """Moves the X server's own pointer and presses its own keys; the window hears of it as of any person."""
-
-    def __init__(self, qtbot: Any) -> None:
-        self._qtbot = qtbot
-
-    def _do(self, *arguments: str) -> None:
-        """Run xdotool while the window goes on working."""
-        process = subprocess.Popen(["xdotool", *arguments])
-        self._qtbot.waitUntil(lambda: process.poll() is not None, timeout=10_000)
-        assert process.returncode == 0
-        QCoreApplication.processEvents()
-
-    def move(self, spot: QPoint) -> None:
-        self._do("mousemove", str(spot.x()), str(spot.y()))
-
-    def click(self, spot: QPoint) -> None:
-        self.move(spot)
-        self._do("click", "1")
-
-    def double_click(self, spot: QPoint) -> None:
-        self.move(spot)
-        self._do("click", "--repeat", "2", "--delay", "60", "1")
-
-    def drag(self, start: QPoint, end: QPoint) -> None:
-        self.move(start)
-        self._do("mousedown", "1")
-        for step in range(1, 11):
-            self.move(start + (end - start) * step / 10)
-        self._do("mouseup", "1")
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self._do("key", "--clearmodifiers", key)
-
-    def type(self, text: str) -> None:
-        self._do("type", "--delay", "5", text)
-
-
-def middle(widget: QWidget) -> QPoint:
-    return widget.mapToGlobal(widget.rect().center())
-
-
-@pytest.fixture
-def program(qtbot: Any) -> Iterator[tuple[Session, MainWindow, Person]]:
-    """The program as `qstudio.app` puts it together, on its welcome page."""
-    if QGuiApplication.platformName() != "xcb":
-        pytest.skip("the window is not shown on an X server (QT_QPA_PLATFORM is set to something else)")
-    if not sample_models():
-        pytest.skip("the sample models are not there: run sample_models/train.py")
-    engine = ProcessEngine()
-    session = Session(engine)
-    theme().set_mode("light")
-    bridge = SessionBridge(session, engine)
-    window = MainWindow(session, bridge)
-    window.show_welcome()
-    window.setGeometry(0, 0, 1900, 1040)
-    with qtbot.waitExposed(window):
-        window.show()
-    window.build_all()
-    window.activateWindow()
-    subprocess.run(["xdotool", "windowfocus", str(int(window.winId()))], check=False)
-    yield session, window, Person(qtbot)
-    window.close()
-    window.commands.close()
-    window.deleteLater()
-    bridge.close()
-    bridge.deleteLater()
-    session.close()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+pytestmark = MARKS
 
 
 def test_from_the_welcome_page_to_the_exported_file(
