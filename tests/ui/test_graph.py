@@ -513,3 +513,12 @@ def test_it_is_readable_at_every_zoom_and_in_both_themes(studio: Any, panel: Gra
             grounds.append(np.bincount(pixels & 0xFF).argmax())
         assert grounds[0] > 200 > 80 > grounds[1]
     theme().set_mode("light")
+
+
+def test_zooming_the_window_zooms_the_graph(studio: Any, panel: GraphPanel) -> None:
+    scale, width = panel.canvas.scale, panel.canvas.map.width()
+    theme().set_zoom(1.5)
+    assert panel.canvas.scale == pytest.approx(1.5 * scale)
+    assert panel.canvas.map.width() > width
+    theme().set_zoom(1.0)
+    assert panel.canvas.scale == pytest.approx(scale)

@@ -31,6 +31,8 @@ from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
 LARGEST_ZOOM = 3.0
+SMALLEST_TOP = 0.85
+"""Zoom of the beginning of a graph that is too wide; its text is still easy to read."""
 SMALLEST_START = 0.62
 """A graph that would have to be smaller than this to fit is shown from its top instead, so that it can be read."""
 WHEEL_FACTOR = 1.2
@@ -99,6 +101,7 @@ class GraphCanvas(TakeAway, QWidget):
         self._mode = ""
         self._band = QRectF()
         self._fitted = False
+        self._theme_zoom = theme().zoom
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self.setAccessibleName(tr("Graph"))
@@ -154,8 +157,14 @@ class GraphCanvas(TakeAway, QWidget):
         return None if node is None else self.to_screen(drawing.rect(node).center())
 
     def restyle(self) -> None:
-        """Take over colours and fonts of the theme."""
+        """Take over colours, fonts and zoom of the theme."""
         self._painter.forget()
+        if theme().zoom != self._theme_zoom:
+            fitted = self._fitted
+            self.zoom_by(theme().zoom / self._theme_zoom)
+            self._fitted = fitted
+            self._theme_zoom = theme().zoom
+            self._place_map()
         self.refresh()
 
     def refresh(self) -> None:
@@ -238,7 +247,8 @@ class GraphCanvas(TakeAway, QWidget):
             self.scale = min(fit, 1.0 * theme().zoom)
             self.center_on(bounds.center())
         else:
-            self.scale = min(max(self.width() / bounds.width(), readable), 1.0 * theme().zoom)
+            least = SMALLEST_TOP * theme().zoom
+            self.scale = min(max(self.width() / bounds.width(), least), 1.0 * theme().zoom)
             start = self.drawing.rect(0)
             self.center_on(QPointF(start.center().x(), bounds.top() + self.height() / 2 / self.scale))
         self._fitted = True
@@ -288,16 +298,19 @@ class GraphCanvas(TakeAway, QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Keep what is in the middle there, and the map in its corner."""
         super().resizeEvent(event)
-        size = self.map.sizeHint()
-        self.map.setGeometry(
-            QRect(QPoint(self.width() - size.width() - MAP_MARGIN, self.height() - size.height() - MAP_MARGIN), size)
-        )
+        self._place_map()
         if self._fitted:
             self.show_start()
         elif event.oldSize().isValid():
             grown = event.size() - event.oldSize()
             self.pan_by(grown.width() / 2, grown.height() / 2)
         self._show_map()
+
+    def _place_map(self) -> None:
+        size = self.map.sizeHint()
+        self.map.setGeometry(
+            QRect(QPoint(self.width() - size.width() - MAP_MARGIN, self.height() - size.height() - MAP_MARGIN), size)
+        )
 
     def minimumSizeHint(self) -> QSize:
         """Let layouts make it small."""

@@ -79,6 +79,7 @@ class GraphPanel(QWidget):
         """Layers with new figures that are not painted yet; None = all."""
         self.canvas = GraphCanvas(self)
         self._build()
+        self.setFocusProxy(self.canvas)
         self.canvas.tell = self._tooltip
         self.canvas.table = self._columns
         self.canvas.extend_menu = self._extend_menu
