@@ -9,6 +9,7 @@ from typing import Any
 from qstudio.cli.asking import Asker
 from qstudio.cli.choices import recipe_choices, recipe_of, run_options
 from qstudio.cli.plain import plain, plain_layer, plain_model, plain_statistics
+from qstudio.cli.sample import sample_text, trace_sample
 from qstudio.cli.tables import amount, number, signed_range, size, table
 from qstudio.core.errors import UserError
 from qstudio.core.model_info import LayerInfo, ModelInfo
@@ -51,6 +52,8 @@ def run(arguments: Namespace, asker: Asker) -> tuple[dict[str, Any], str]:
         "recipe_hash": recipe.sha256(),
         "data": data,
     }
+    if arguments.sample is not None:
+        found["sample"] = trace_sample(arguments, spec, recipe, asker)
     return found, _text(model, found)
 
 
@@ -162,6 +165,8 @@ def _text(model: ModelInfo, found: dict[str, Any]) -> str:
             + [f"note: {note}" for note in model.notes]
         )
     )
+    if "sample" in found:
+        parts.append(sample_text(found["sample"]))
     return "\n\n".join(part for part in parts if part)
 
 

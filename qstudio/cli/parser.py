@@ -114,6 +114,13 @@ def build_parser() -> Parser:
         help="compare calibration and evaluation data at every activation: overlap of the two histograms, and the share"
         " of evaluation values outside the calibrated range",
     )
+    inspect.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="follow this sample of the evaluation data, counted from 0, through the layers: float and quantized"
+        " scores, its SQNR at every layer, and the layer at which its class flips",
+    )
     _recipe(inspect)
     _samples(inspect)
     _output(inspect)
