@@ -31,6 +31,7 @@ __all__ = [
     "launch",
     "load_dataset",
     "open_model",
+    "open_project",
     "quantize",
     "train",
 ]

@@ -20,6 +20,7 @@ from qstudio.engine.client import EngineClient
 from qstudio.engine.messages import DataSpec, JobState, OpenModel, Progress, RunPtq, TrainQat
 from qstudio.session.data_words import data_words
 from qstudio.session.options import RunOptions
+from qstudio.session.project_opening import default_embedded_root
 from qstudio.session.session import Session as _Session
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = [
     "launch",
     "load_dataset",
     "open_model",
+    "open_project",
     "quantize",
     "train",
 ]
@@ -77,6 +79,30 @@ def open_model(path: str | os.PathLike[str]) -> ModelInfo:
     """
     info: ModelInfo = _ask(OpenModel(os.fspath(path)))
     return info
+
+
+def open_project(path: str | os.PathLike[str]) -> Session:
+    """Open a project (.qsproj) as a session with an engine in this process: its runs, history, options and notes.
+
+    Model and data are opened by `wait`. What is done from then on goes into the project, unless somebody else has it
+    open or it cannot be written: `session.project.read_only` says why. Close the session to let go of the file.
+
+    Example:
+        session = qstudio.open_project("work.qsproj")
+        print([run.result.simulated.top1 for run in session.runs if run.result and run.result.simulated])
+        session.close()
+
+    Raises:
+        UserError: It is no project, is damaged, or a newer version wrote it.
+    """
+    session = Session()
+    session.project.files.embedded_root = default_embedded_root()
+    try:
+        session.project.open(path)
+    except UserError:
+        session.close()
+        raise
+    return session
 
 
 def load_dataset(

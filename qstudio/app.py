@@ -15,6 +15,8 @@ from qstudio.engine.process_client import ProcessEngine
 from qstudio.session.asked import default_figures_root
 from qstudio.session.data_words import add_data_options, data_spec
 from qstudio.session.options import Notice
+from qstudio.session.project_opening import default_autosave_root, default_embedded_root
+from qstudio.session.project_places import SUFFIX
 from qstudio.session.session import Session
 from qstudio.session.training import default_checkpoint_root
 
@@ -59,9 +61,9 @@ class FaultReporter:
 
 
 def read_arguments(arguments: list[str]) -> argparse.Namespace:
-    """Read `qstudio [MODEL] [--data D]`."""
+    """Read `qstudio [MODEL | PROJECT] [--data D]`."""
     parser = argparse.ArgumentParser(prog="qstudio", description="Open the window.")
-    parser.add_argument("model", nargs="?", default="", help="a model to open: .onnx or .pt2")
+    parser.add_argument("model", nargs="?", default="", help="a model (.onnx or .pt2) or a project (.qsproj) to open")
     add_data_options(parser)
     return parser.parse_args(arguments)
 
@@ -78,11 +80,17 @@ def run(arguments: list[str]) -> int:
     engine = ProcessEngine()
     session = Session(engine)
     session.checkpoint_root = default_checkpoint_root()
+    session.project.recorder.autosave_root = default_autosave_root()
+    session.project.files.embedded_root = default_embedded_root()
     session.sensitivity.cache_root = session.search.cache_root = default_figures_root()
     # Asked before there is a window: the model is being read while the window is being built.
-    if options.model:
+    if options.model and not _is_project(options.model):
         session.open_model(options.model)
     return _show(session, engine, options, data)
+
+
+def _is_project(path: str) -> bool:
+    return path.lower().endswith(SUFFIX)
 
 
 def _show(session: Session, engine: Any, options: argparse.Namespace, data: DataSpec | None) -> int:
@@ -110,9 +118,14 @@ def _show(session: Session, engine: Any, options: argparse.Namespace, data: Data
         from qstudio.ui.startup_report import StartupReport
 
         window.startup_report = StartupReport(window, report)  # type: ignore[attr-defined]
-    if options.model:
+    if _is_project(options.model):
+        window.commands.project.open(options.model)
+        if not session.project.path:
+            window.show_welcome()
+    elif options.model:
         window.commands.await_model(data)
-    else:
+        window.commands.project.offer_recovery()
+    elif not window.commands.project.recover():
         window.show_welcome()
         if data is not None:
             session.open_data(data)

@@ -31,6 +31,7 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     """Keep the window's settings, and those of the programs that tests start, out of the person's own."""
     place = tmp_path_factory.mktemp("settings")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place))
+    monkeypatch.setenv("XDG_STATE_HOME", str(place))
     if "PySide6.QtCore" in sys.modules:
         from PySide6.QtCore import QSettings
 

@@ -14,7 +14,7 @@ from qstudio.core.errors import UserError
 from qstudio.engine.messages import JobState
 from qstudio.session.store.lock import SUFFIX as LOCK_SUFFIX
 from qstudio.session.store.lock import Holder, ProjectLock, holder_of
-from qstudio.session.store.project_file import EMPTY, ProjectFile, remove_files, remove_log
+from qstudio.session.store.project_file import EMPTY, ProjectFile, remove_files, remove_log, words_of
 from qstudio.session.store.schema import check_header
 from qstudio.session.store.state import ProjectState
 
@@ -81,7 +81,7 @@ def open_project(path: str | os.PathLike[str], autosave_root: str) -> Opened:
             file, state = ProjectFile.open(name)
         except sqlite3.Error as error:
             lock.release()
-            reason = f"the file cannot be written ({error})"
+            reason = f"the file cannot be written ({words_of(error)})"
         except BaseException:
             lock.release()
             raise
@@ -90,7 +90,8 @@ def open_project(path: str | os.PathLike[str], autosave_root: str) -> Opened:
     try:
         return _copy(name, autosave_root, isinstance(lock, Holder), reason)
     except (sqlite3.Error, OSError) as error:
-        raise UserError(f"the project cannot be opened ({error})", name, "Copy it to another folder") from None
+        what = f"the project cannot be opened ({words_of(error)})"
+        raise UserError(what, name, "Copy it to another folder") from None
 
 
 def _stopped(state: ProjectState) -> ProjectState:
@@ -263,8 +264,7 @@ def save_copy(file: ProjectFile | None, path: str) -> Opened:
     except (sqlite3.Error, OSError) as error:
         remove_files(part)
         lock.release()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"the project was not saved ({reason})", path, fix) from None
+        raise UserError(f"the project was not saved ({words_of(error)})", path, fix) from None
     except BaseException:
         lock.release()
         raise

@@ -15,7 +15,7 @@ from qstudio.session.options import Notice
 from qstudio.session.project_notes import ProjectNotes
 from qstudio.session.project_opening import Opened, begin_autosave, put_away
 from qstudio.session.project_statistics import KEPT_KEYS, activations_key, fits_weights, weights_key
-from qstudio.session.store.project_file import ProjectFile, remove_files
+from qstudio.session.store.project_file import ProjectFile, remove_files, words_of
 from qstudio.session.store.state import DataPlace, Facts, ModelPlace, ProjectState
 from qstudio.session.store.writer import Outcome, Task, Writer, checkpoint, store_statistics
 
@@ -150,9 +150,9 @@ class Recorder:
         )
 
     def _fail(self, error: Exception) -> None:
-        first, self.trouble = not self.trouble, str(error)
+        first, self.trouble = not self.trouble, words_of(error)
         if first:
-            text = f"{self.what} cannot be saved ({error}). It goes on in memory, and saving is tried again."
+            text = f"{self.what} cannot be saved ({self.trouble}). It goes on in memory, and saving is tried again."
             self._session.notice_posted.emit(Notice("error", text))
             self.on_trouble()
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from qstudio.ui.actions import ActionSpec
 from qstudio.ui.commands import Commands
+from qstudio.ui.project_actions import PROJECT_ACTIONS
 from qstudio.ui.table.choices import reset, set_bits, set_float
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
@@ -133,6 +134,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
         lambda c: c.window.show_welcome(),
         help="Show the welcome page with the sample models and the files opened last",
     ),
+    *PROJECT_ACTIONS,
     S(
         "load_recipe",
         "Load recipe…",

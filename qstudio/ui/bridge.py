@@ -37,6 +37,10 @@ EVENTS: dict[str, str] = {
     "findings_changed": "findings.changed",
     "diagnosis_changed": "diagnosis.changed",
     "timeline_changed": "timeline.changed",
+    "project_changed": "project.changed",
+    "project_notes_changed": "project.notes.changed",
+    "model_missing": "project.files.model_missing",
+    "model_checked": "project.files.model_checked",
     "compare_changed": "compare.changed",
     "compare_samples_changed": "compare.samples_changed",
 }
@@ -70,6 +74,10 @@ class SessionBridge(QObject):
     weight_pictured = Signal(object)
     work_changed = Signal(object)
     notice_posted = Signal(object)
+    project_changed = Signal(object)
+    project_notes_changed = Signal(object)
+    model_missing = Signal(object)
+    model_checked = Signal(object)
     log_added = Signal(object)
     preview_accuracy_changed = Signal(object)
     depth_changed = Signal(object)

@@ -15,7 +15,9 @@ from qstudio.core.errors import UserError
 from qstudio.core.resources import SampleModel
 from qstudio.engine.messages import DataSpec, JobState
 from qstudio.session.options import Notice, Run
+from qstudio.session.project_places import SUFFIX
 from qstudio.session.session import Session
+from qstudio.ui.project import ProjectCommands
 from qstudio.ui.settings import add_recent_file
 from qstudio.ui.text import tr
 
@@ -40,11 +42,14 @@ class Commands(QObject):
         self.window = window
         self._exports = tempfile.TemporaryDirectory(prefix="qstudio-")
         session.search.export_folder = self._exports.name
+        self.project = ProjectCommands(session, window)
+        self.project.opened.connect(self.recent_changed)
         self._pending_data: DataSpec | str | None = None
         self._wanted_exports: dict[int, str] = {}
 
     def close(self) -> None:
         """Remove the exports that nobody asked to keep."""
+        self.project.close()
         self._exports.cleanup()
 
     def tell(self, error: UserError) -> None:
@@ -54,9 +59,11 @@ class Commands(QObject):
     # ---- opening
 
     def open_path(self, path: str) -> None:
-        """Open whatever it is: a model, a recipe, or data."""
+        """Open whatever it is: a project, a model, a recipe, or data."""
         lower = path.lower()
-        if lower.endswith(MODEL_ENDINGS):
+        if lower.endswith(SUFFIX):
+            self.project.open(path)
+        elif lower.endswith(MODEL_ENDINGS):
             self.open_model(path)
         elif lower.endswith(".json") and not lower.endswith(".dataset.json"):
             self.load_recipe_from(path)
@@ -81,7 +88,8 @@ class Commands(QObject):
         """Remember a model that was opened and open the data that belongs to it."""
         if model is None or self.session.model is None:
             return
-        add_recent_file(self.session.model.path)
+        if not self.session.project.path:
+            add_recent_file(self.session.model.path)
         self.recent_changed.emit()
         data, self._pending_data = self._pending_data, None
         if data:

@@ -10,6 +10,7 @@ from PySide6.QtGui import QAction, QCloseEvent, QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QMainWindow, QMenu, QStackedWidget, QVBoxLayout, QWidget
 
 from qstudio.core.model_info import ModelInfo
+from qstudio.session.project_places import SUFFIX
 from qstudio.session.session import Session
 from qstudio.ui.accuracy_strip import AccuracyStrip
 from qstudio.ui.action_table import ACTIONS
@@ -117,6 +118,8 @@ class MainWindow(QMainWindow):
         ):
             signal.connect(self._on_state_changed)
         self.pages.currentChanged.connect(self._on_page_changed)
+        self.commands.project.follow(bridge)
+        self.notices.action_wanted.connect(self._on_action_wanted)
         self.run_bar.data_file_wanted.connect(self.commands.ask_data_file)
         self.run_bar.data_folder_wanted.connect(self.commands.ask_data_folder)
         theme().changed.connect(self._on_theme_changed)
@@ -176,7 +179,7 @@ class MainWindow(QMainWindow):
         self._load_icons()
 
     def _on_model_changed(self, model: ModelInfo | None) -> None:
-        self.setWindowTitle(f"{model.name} – QStudio" if model else "QStudio")
+        self.setWindowTitle(self.commands.project.title)
         if model is not None:
             self.pages.setCurrentWidget(self.workspace)
             self.layer_table.view.setFocus()
@@ -186,9 +189,18 @@ class MainWindow(QMainWindow):
 
     def _on_work_changed(self, _work: object) -> None:
         """Go back to the welcome page when the first model could not be opened."""
-        if self.session.model is None and not self.session.opening and self.pages.currentWidget() is self.workspace:
+        nothing = self.session.model is None and not self.session.opening and not self.session.runs
+        if nothing and self.pages.currentWidget() is self.workspace:
             self.show_welcome()
         self.layer_table.view.viewport().update()
+        self._refresh.start()
+
+    def _on_action_wanted(self, action: str) -> None:
+        self.actions_table[action].refresh()
+        self.actions_table[action].trigger()
+
+    def refresh_actions(self) -> None:
+        """Bring the actions up to date once everything that happens now has happened."""
         self._refresh.start()
 
     # ---- what commands ask for
@@ -340,6 +352,11 @@ class MainWindow(QMainWindow):
     def dropEvent(self, event: QDropEvent) -> None:
         """Open what was dropped: models first, so that data dropped with one is opened for it."""
         paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        projects = [path for path in paths if path.lower().endswith(SUFFIX)]
+        if projects:
+            self.commands.project.open(projects[0])
+            event.acceptProposedAction()
+            return
         models = [path for path in paths if path.lower().endswith((".onnx", ".pt2"))]
         others = [path for path in paths if path not in models]
         if models:

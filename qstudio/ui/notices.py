@@ -33,6 +33,7 @@ class NoticeCard(QFrame):
     """One notice."""
 
     dismissed = Signal(object)
+    action_wanted = Signal(str)
 
     def __init__(self, notice: Notice, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -64,6 +65,11 @@ class NoticeCard(QFrame):
         row.setSpacing(12)
         row.addWidget(level)
         row.addWidget(self._text, 1)
+        if notice.action is not None:
+            button = QPushButton(tr(notice.action[1]))
+            button.setToolTip(tr("Do this now"))
+            button.clicked.connect(self._on_action)
+            row.addWidget(button)
         row.addWidget(self.details)
         row.addWidget(self.close_button)
         layout = QVBoxLayout(self)
@@ -76,6 +82,11 @@ class NoticeCard(QFrame):
     def _on_close(self) -> None:
         self.dismissed.emit(self)
 
+    def _on_action(self) -> None:
+        if self.notice.action is not None:
+            self.action_wanted.emit(self.notice.action[0])
+        self.dismissed.emit(self)
+
 
 class NoticeBar(QWidget):
     """The newest notices over the lower right corner of `host`; hidden while there is none.
@@ -83,6 +94,9 @@ class NoticeBar(QWidget):
     They lie over the panels instead of between them: one that comes or goes by itself must not move what somebody is
     about to click.
     """
+
+    action_wanted = Signal(str)
+    """Id of an action that a notice offers."""
 
     def __init__(self, bridge: SessionBridge, host: QWidget) -> None:
         super().__init__(host)
@@ -112,6 +126,7 @@ class NoticeBar(QWidget):
                 break
         card = NoticeCard(notice, self)
         card.dismissed.connect(self.dismiss)
+        card.action_wanted.connect(self.action_wanted)
         self._cards.insert(0, card)
         self._layout.insertWidget(0, card)
         while len(self._cards) > SHOWN_AT_ONCE:
@@ -167,5 +182,5 @@ class NoticeBar(QWidget):
 
     def _drop_infos(self) -> None:
         for card in tuple(self._cards):
-            if card.notice.level == "info":
+            if card.notice.level == "info" and card.notice.action is None:
                 self.dismiss(card)

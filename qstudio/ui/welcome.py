@@ -90,7 +90,7 @@ class WelcomePage(QScrollArea):
         self.open_button.setToolTip(tr("An .onnx file, or a .pt2 file from torch.export (Ctrl+O)"))
         self.open_button.clicked.connect(self.open_wanted)
         buttons.addWidget(self.open_button)
-        hint = QLabel(tr("or drop an .onnx or .pt2 file anywhere on the window"))
+        hint = QLabel(tr("or drop an .onnx or .pt2 file, or a .qsproj project, anywhere on the window"))
         hint.setProperty("role", "muted")
         buttons.addWidget(hint)
         buttons.addStretch(1)

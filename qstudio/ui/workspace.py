@@ -294,3 +294,5 @@ class Workspace(QWidget):
                 self._sizes[name] = (top, whole)
         columns = str(store.value("columns", "") or "")
         self.layer_table.view.choose_columns(tuple(columns.split(",")) if columns else None)
+        if self._arranged:
+            self._restore_sizes()

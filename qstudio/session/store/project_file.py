@@ -198,7 +198,7 @@ def _damage_told(name: str) -> Iterator[None]:
     except (sqlite3.Error, OverflowError, UnicodeDecodeError, MemoryError) as error:
         if isinstance(error, sqlite3.Error) and is_trouble_of_disk(error):
             raise
-        raise UserError(f"the project is damaged ({error})", name, "Choose an older copy of it") from None
+        raise UserError(f"the project is damaged ({words_of(error)})", name, "Choose an older copy of it") from None
 
 
 _DISK_WORDS = ("full", "readonly", "read-only", "unable to open", "locked", "busy", "disk i/o", "authorization")
@@ -206,8 +206,13 @@ _DISK_WORDS = ("full", "readonly", "read-only", "unable to open", "locked", "bus
 
 def is_trouble_of_disk(error: sqlite3.Error) -> bool:
     """Return whether an error is about the place a file lies in, not about what is in it."""
-    text = str(error).lower()
-    return any(word in text for word in _DISK_WORDS)
+    text = words_of(error).lower()
+    return not text.startswith("malformed") and any(word in text for word in _DISK_WORDS)
+
+
+def words_of(error: BaseException) -> str:
+    """Return an error's text on one line, short: SQLite quotes what it cannot read."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:120]
 
 
 def remove_files(path: str | os.PathLike[str]) -> None:
