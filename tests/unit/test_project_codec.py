@@ -87,6 +87,8 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
     if dataclasses.is_dataclass(a) and not isinstance(a, Recipe):
         pairs = [(getattr(a, f.name), getattr(b, f.name), f"{where}.{f.name}") for f in dataclasses.fields(a)]
         return [place for pair in pairs for place in differences(*pair)]
+    if isinstance(a, dict) and a.keys() == b.keys():
+        return [place for key in a for place in differences(a[key], b[key], f"{where}[{key!r}]")]
     if isinstance(a, tuple) and len(a) == len(b):
         return [p for n, (x, y) in enumerate(zip(a, b, strict=True)) for p in differences(x, y, f"{where}[{n}]")]
     return [] if a == b else [f"{where}: {a!r} {b!r}"]
