@@ -59,8 +59,9 @@ class Figure(QWidget):
         self._value.setText(value)
         self._note.setText(note)
         self._note.setVisible(bool(note))
-        self.setToolTip(f"{self._explanation}\n{more}" if more else self._explanation)
-        self.setAccessibleName(f"{self._caption.text()} {value} {note}".strip())
+        whole = f"{self._caption.text()} {value} {note}".strip()  # the note may be cut where there is little room
+        self.setToolTip("\n".join(part for part in (whole if note else "", self._explanation, more) if part))
+        self.setAccessibleName(whole)
 
     def set_role(self, role: str) -> None:
         """Colour the note by meaning."""

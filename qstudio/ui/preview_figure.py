@@ -140,7 +140,11 @@ class PreviewFigure(QWidget):
         self._set_role(self._note, "worse" if worse else "muted")
 
     def _show_samples(self, now: RecipeAccuracy | None) -> None:
-        count = now.metrics.samples if now is not None else self._session.preview.samples
+        dataset, count = self._session.dataset, self._session.preview.samples
+        if now is not None:
+            count = now.metrics.samples
+        elif dataset is not None:
+            count = min(count, dataset.sizes.get("test", count))
         self.samples.setText(tr("{n} samples").format(n=f"{count:,}"))
         wanted = tr("Samples of the preview: {n}. More are slower and surer; each is evaluated once for an edit.")
         self.samples.setToolTip(wanted.format(n=f"{self._session.preview.samples:,}"))
