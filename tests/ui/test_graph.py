@@ -224,7 +224,7 @@ def test_depth_is_wanted_only_while_it_is_seen(studio: Any, panel: GraphPanel) -
 
 def test_sensitivity_is_shown_when_it_is_measured(studio: Any, panel: GraphPanel) -> None:
     panel.set_metric("sensitivity")
-    assert "run a sensitivity sweep" in panel._scale.accessibleDescription()
+    assert "run a sensitivity sweep" in panel.head.scale.accessibleDescription()
     low, high = Candidate(8), Candidate(2)
     cells = [
         SensitivityCell(name, candidate, Figures(100, 99.0, 20.0, kl))
@@ -331,7 +331,7 @@ def test_keys_of_the_window_set_bits_while_the_graph_has_the_focus(studio: Any, 
     studio.key(panel.canvas, Qt.Key.Key_Delete)
     assert studio.session.settings(CONV1).weight_bits == 8
     studio.key(panel.canvas, Qt.Key.Key_Slash)
-    assert panel.search.hasFocus(), "here / finds nodes; elsewhere it filters the table"
+    assert panel.head.search.hasFocus(), "here / finds nodes; elsewhere it filters the table"
 
 
 def test_arrows_walk_along_edges(studio: Any, panel: GraphPanel) -> None:
@@ -383,21 +383,21 @@ def test_a_rectangle_with_shift_selects_what_it_meets(studio: Any, panel: GraphP
 
 
 def test_search_finds_steps_on_and_says_when_there_is_nothing(studio: Any, panel: GraphPanel) -> None:
-    panel.search.setFocus()
-    studio.qtbot.keyClicks(panel.search, "CONV2")
+    panel.head.search.setFocus()
+    studio.qtbot.keyClicks(panel.head.search, "CONV2")
     names = [layer.name for layer in studio.session.model.layers if layer.name.endswith("conv2")]
     assert studio.session.selection == (names[0],)
-    studio.qtbot.keyClick(panel.search, Qt.Key.Key_Return)
+    studio.qtbot.keyClick(panel.head.search, Qt.Key.Key_Return)
     assert studio.session.selection == (names[1],)
-    studio.qtbot.keyClick(panel.search, Qt.Key.Key_Return, SHIFT)
-    studio.qtbot.keyClick(panel.search, Qt.Key.Key_Return, SHIFT)
+    studio.qtbot.keyClick(panel.head.search, Qt.Key.Key_Return, SHIFT)
+    studio.qtbot.keyClick(panel.head.search, Qt.Key.Key_Return, SHIFT)
     assert studio.session.selection == (names[-1],), "it goes round"
-    studio.qtbot.keyClick(panel.search, Qt.Key.Key_Escape)
+    studio.qtbot.keyClick(panel.head.search, Qt.Key.Key_Escape)
     assert panel.canvas.hasFocus()
     studio.key(panel.canvas, Qt.Key.Key_N)
     assert studio.session.selection == (names[0],)
-    panel.search.setText("nothing like it")
-    assert panel.search.accessibleDescription() == "No node fits"
+    panel.head.search.setText("nothing like it")
+    assert panel.head.search.accessibleDescription() == "No node fits"
     assert studio.session.selection == (names[0],)
 
 
@@ -479,10 +479,10 @@ def test_data_is_asked_for_where_a_metric_needs_it(make_studio: Callable[..., An
     panel = GraphPanel(studio.session, studio.bridge)
     studio.show(panel, 400, 500)
     panel.set_metric("accumulated")
-    assert "Choose a dataset first" in panel._scale.accessibleDescription()
+    assert "Choose a dataset first" in panel.head.scale.accessibleDescription()
     panel.set_metric("weight_sqnr")
     settle(studio, panel)
-    assert panel._scale.accessibleDescription() == "50 dB good – bad 10 dB"
+    assert panel.head.scale.accessibleDescription() == "50 dB good – bad 10 dB"
 
 
 def test_hidden_it_does_nothing_and_catches_up(studio: Any, panel: GraphPanel) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from PySide6.QtCore import QBuffer, QEvent, QPoint, QPointF, QRect, QRectF, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRect, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import (
     QColor,
     QContextMenuEvent,
@@ -19,26 +19,20 @@ from PySide6.QtGui import (
     QResizeEvent,
     QWheelEvent,
 )
-from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QMenu, QToolTip, QWidget
 
 from qstudio.session.graph_view import BLOCK
 from qstudio.ui.graph.drawing import Drawing, Frame
 from qstudio.ui.graph.minimap import Minimap
 from qstudio.ui.graph.painter import GraphPainter
+from qstudio.ui.graph.pictures import whole_picture, whole_svg
+from qstudio.ui.graph.viewport import Viewport
 from qstudio.ui.plots.take_away import Column, TakeAway
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
-LARGEST_ZOOM = 3.0
-SMALLEST_TOP = 0.85
-"""Zoom of the beginning of a graph that is too wide; its text is still easy to read."""
-SMALLEST_START = 0.62
-"""A graph that would have to be smaller than this to fit is shown from its top instead, so that it can be read."""
 WHEEL_FACTOR = 1.2
 """Zoom of one notch."""
-LARGEST_PICTURE = 8000
-"""Pixels of the longer side of a picture; larger graphs are scaled down to it."""
 DRAG_PX = 4
 MAP_MARGIN = 8
 
@@ -64,7 +58,7 @@ OWN_KEYS = frozenset(
 """(key, with Ctrl) that mean the graph while it has the focus and the window elsewhere."""
 
 
-class GraphCanvas(TakeAway, QWidget):
+class GraphCanvas(TakeAway, Viewport):
     """Shows a `Drawing`; what the person does comes out as signals."""
 
     notice_posted = Signal(object)
@@ -75,16 +69,11 @@ class GraphCanvas(TakeAway, QWidget):
     search_wanted = Signal()
     next_wanted = Signal(int)
     """1 for the next item found, -1 for the one before."""
-    moved = Signal()
-    """Another part of the drawing is seen."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.name = tr("Graph")
         self.can_zoom = True
-        self.drawing: Drawing | None = None
-        self.scale = 1.0
-        self.origin = QPointF()
         self.current: str = ""
         """Key of the item that arrow keys start from."""
         self.words = ""
@@ -100,7 +89,6 @@ class GraphCanvas(TakeAway, QWidget):
         self._grab = QPointF()
         self._mode = ""
         self._band = QRectF()
-        self._fitted = False
         self._theme_zoom = theme().zoom
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
@@ -176,95 +164,6 @@ class GraphCanvas(TakeAway, QWidget):
     def message(self) -> str:
         """The words shown instead of a graph."""
         return "" if self.drawing is not None else self.words or tr("No model is open")
-
-    # ---- where things are
-
-    def to_screen(self, point: QPointF) -> QPointF:
-        """Return where a point of the drawing is seen."""
-        return QPointF(point.x() * self.scale + self.origin.x(), point.y() * self.scale + self.origin.y())
-
-    def to_plane(self, point: QPointF) -> QPointF:
-        """Return the point of the drawing at a place of the widget."""
-        return QPointF((point.x() - self.origin.x()) / self.scale, (point.y() - self.origin.y()) / self.scale)
-
-    def seen(self) -> QRectF:
-        """Return the part of the drawing that is seen."""
-        return QRectF(self.to_plane(QPointF()), self.to_plane(QPointF(self.width(), self.height())))
-
-    def fitting_scale(self) -> float:
-        """Return the zoom at which everything is seen."""
-        if self.drawing is None:
-            return 1.0
-        bounds = self.drawing.bounds()
-        return min(self.width() / bounds.width(), self.height() / bounds.height(), LARGEST_ZOOM)
-
-    def zoom_by(self, factor: float, at: QPointF | None = None) -> None:
-        """Zoom about a place of the widget (its middle by default)."""
-        at = at if at is not None else QPointF(self.width() / 2, self.height() / 2)
-        fixed = self.to_plane(at)
-        low = min(self.fitting_scale(), 0.1)
-        self.scale = min(max(self.scale * factor, low), LARGEST_ZOOM)
-        self.origin = QPointF(at.x() - fixed.x() * self.scale, at.y() - fixed.y() * self.scale)
-        self._keep_in_sight()
-
-    def pan_by(self, dx: float, dy: float) -> None:
-        """Move the drawing by pixels."""
-        self.origin += QPointF(dx, dy)
-        self._keep_in_sight()
-
-    def center_on(self, point: QPointF) -> None:
-        """Bring a point of the drawing into the middle."""
-        self.origin = QPointF(self.width() / 2 - point.x() * self.scale, self.height() / 2 - point.y() * self.scale)
-        self._keep_in_sight()
-
-    def _keep_in_sight(self) -> None:
-        """Never lose the drawing: a part of it stays within the widget."""
-        if self.drawing is not None:
-            bounds, room = self.drawing.bounds(), 60.0
-            left, right = bounds.left() * self.scale, bounds.right() * self.scale
-            top, bottom = bounds.top() * self.scale, bounds.bottom() * self.scale
-            x = min(max(self.origin.x(), room - right), self.width() - room - left)
-            y = min(max(self.origin.y(), room - bottom), self.height() - room - top)
-            self.origin = QPointF(x, y)
-        self._fitted = False
-        self.moved.emit()
-        self.update()
-
-    def show_everything(self) -> None:
-        """Zoom so that everything is seen."""
-        if self.drawing is not None:
-            self.scale = self.fitting_scale()
-            self.center_on(self.drawing.bounds().center())
-            self._fitted = True
-
-    def show_start(self) -> None:
-        """Show everything if it can be read then, else the beginning."""
-        if self.drawing is None:
-            return
-        bounds, fit = self.drawing.bounds(), self.fitting_scale()
-        readable = SMALLEST_START * theme().zoom
-        if fit >= readable:
-            self.scale = min(fit, 1.0 * theme().zoom)
-            self.center_on(bounds.center())
-        else:
-            least = SMALLEST_TOP * theme().zoom
-            self.scale = min(max(self.width() / bounds.width(), least), 1.0 * theme().zoom)
-            start = self.drawing.rect(0)
-            self.center_on(QPointF(start.center().x(), bounds.top() + self.height() / 2 / self.scale))
-        self._fitted = True
-
-    def bring_into_view(self, node: int) -> None:
-        """Move the drawing no farther than needed to see a node with something around it."""
-        if self.drawing is None:
-            return
-        rect = self.drawing.rect(node).adjusted(-24, -40, 24, 40)
-        seen = self.seen()
-        dx = max(seen.left() - rect.left(), 0) + min(seen.right() - rect.right(), 0)
-        dy = max(seen.top() - rect.top(), 0) + min(seen.bottom() - rect.bottom(), 0)
-        if dx or dy:
-            fitted = self._fitted
-            self.pan_by(dx * self.scale, dy * self.scale)
-            self._fitted = fitted
 
     # ---- painting
 
@@ -491,46 +390,20 @@ class GraphCanvas(TakeAway, QWidget):
 
     # ---- taking it away
 
+    def show_everything(self) -> None:
+        """Zoom so that everything is seen."""
+        self.fit()
+
     def columns(self) -> tuple[Column, ...]:
         """Return the nodes with their figures."""
         return self.table()
 
-    def _whole(self) -> tuple[QSize, float]:
-        """Return the size of a picture of the whole graph, and its zoom."""
-        assert self.drawing is not None
-        bounds = self.drawing.bounds()
-        scale = min(1.0, LARGEST_PICTURE / max(bounds.width(), bounds.height()))
-        return QSize(max(round(bounds.width() * scale), 1), max(round(bounds.height() * scale), 1)), scale
-
-    def _draw_whole(self, painter: QPainter, size: QSize, scale: float) -> None:
-        assert self.drawing is not None
-        bounds = self.drawing.bounds()
-        painter.fillRect(QRect(QPoint(), size), QColor(theme().palette.surface))
-        own = GraphPainter()
-        own.paint(painter, self.drawing, bounds, scale, QPointF(-bounds.left() * scale, -bounds.top() * scale))
-
     def picture(self) -> QImage:
         """Return the whole graph as an image, twice as large as at zoom 1."""
-        size, scale = self._whole()
-        twice = min(2.0, LARGEST_PICTURE / max(size.width(), size.height()))
-        size = QSize(round(size.width() * twice), round(size.height() * twice))
-        image = QImage(size, QImage.Format.Format_ARGB32_Premultiplied)
-        painter = QPainter(image)
-        self._draw_whole(painter, size, scale * twice)
-        painter.end()
-        return image
+        assert self.drawing is not None
+        return whole_picture(self.drawing)
 
     def svg(self) -> bytes:
         """Return the whole graph as an SVG document."""
-        size, scale = self._whole()
-        buffer = QBuffer()
-        buffer.open(QBuffer.OpenModeFlag.WriteOnly)
-        generator = QSvgGenerator()
-        generator.setOutputDevice(buffer)
-        generator.setTitle(self.name)
-        generator.setSize(size)
-        generator.setViewBox(QRect(QPoint(), size))
-        painter = QPainter(generator)
-        self._draw_whole(painter, size, scale)
-        painter.end()
-        return bytes(buffer.data().data())
+        assert self.drawing is not None
+        return whole_svg(self.drawing, self.name)

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 
 from PySide6.QtCore import QSignalBlocker, Qt, QTimer
-from PySide6.QtGui import QAction, QHideEvent, QKeyEvent, QShowEvent
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLineEdit, QMenu, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtGui import QAction, QHideEvent, QShowEvent
+from PySide6.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from qstudio.core.graph_layout import layout_steps
 from qstudio.core.recipe import Recipe
-from qstudio.session.graph_metrics import METRIC, METRICS, OF_DEPTH, GraphFigures
+from qstudio.session.graph_metrics import METRIC, OF_DEPTH, GraphFigures
 from qstudio.session.graph_view import GraphView, fold, view_steps
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.graph.canvas import GraphCanvas
 from qstudio.ui.graph.drawing import NODE_HEIGHT, NODE_WIDTH, Drawing
 from qstudio.ui.graph.edit_menu import add_edits
+from qstudio.ui.graph.head import GraphHead
 from qstudio.ui.graph.looks import Dresser
-from qstudio.ui.graph.scale_bar import ScaleBar
 from qstudio.ui.graph.slices import Slices
-from qstudio.ui.icons import icon
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
@@ -28,29 +27,6 @@ MOST_OPEN = 150
 """Models with more nodes start with their repeated blocks closed."""
 REPAINT_MS = 60
 """Figures that arrive one by one are painted together."""
-
-
-class SearchBox(QLineEdit):
-    """Finds nodes by name and type; Enter goes on to the next."""
-
-    def __init__(self, panel: GraphPanel) -> None:
-        super().__init__()
-        self._panel = panel
-        self.setPlaceholderText(tr("Find nodes  ( / )"))
-        self.setClearButtonEnabled(True)
-        self.setAccessibleName(tr("Find nodes"))
-        self.setToolTip(
-            tr("Nodes whose name or type holds this text. Enter: next, Shift+Enter: previous, Esc: back to the graph.")
-        )
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Step through what is found."""
-        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            self._panel.find_next(-1 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 1)
-        elif event.key() == Qt.Key.Key_Escape:
-            self._panel.canvas.setFocus()
-        else:
-            super().keyPressEvent(event)
 
 
 class GraphPanel(QWidget):
@@ -78,15 +54,24 @@ class GraphPanel(QWidget):
         self._pending: set[str] | None = set()
         """Layers with new figures that are not painted yet; None = all."""
         self.canvas = GraphCanvas(self)
-        self._build()
+        self.head = GraphHead(self.canvas)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.head)
+        layout.addWidget(self.canvas, 1)
+        self.head.metric_chosen.connect(self._on_metric_chosen)
+        self.head.search.found.connect(self._go_to)
+        self.head.operators.toggled.connect(self._on_operators_toggled)
+        self.head.blocks.clicked.connect(self._on_blocks_clicked)
         self.setFocusProxy(self.canvas)
         self.canvas.tell = self._tooltip
         self.canvas.table = self._columns
         self.canvas.extend_menu = self._extend_menu
         self.canvas.picked.connect(self._on_picked)
         self.canvas.toggled.connect(self.toggle)
-        self.canvas.search_wanted.connect(self.focus_search)
-        self.canvas.next_wanted.connect(self.find_next)
+        self.canvas.search_wanted.connect(self.head.search.begin)
+        self.canvas.next_wanted.connect(self.head.search.step)
         self.canvas.notice_posted.connect(session.notice_posted.emit)
         bridge.model_changed.connect(self._on_model_changed)
         bridge.recipe_changed.connect(self._on_recipe_changed)
@@ -98,63 +83,6 @@ class GraphPanel(QWidget):
         bridge.sensitivity_changed.connect(self._on_figures_changed)
         theme().changed.connect(self._on_theme_changed)
         self._show_scale()
-
-    def _build(self) -> None:
-        self._metric = QComboBox()
-        self._metric.setAccessibleName(tr("Colour of the nodes"))
-        self._metric.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        for number, metric in enumerate(METRICS):
-            self._metric.addItem(tr(metric.title), metric.id)
-            self._metric.setItemData(number, tr(metric.help), Qt.ItemDataRole.ToolTipRole)
-        self._metric.setToolTip(tr(METRICS[0].help))
-        self._metric.currentIndexChanged.connect(self._on_metric_changed)
-        self.search = SearchBox(self)
-        self.search.textChanged.connect(self._on_search_changed)
-        self.operators = QToolButton()
-        self.operators.setCheckable(True)
-        self.operators.setAccessibleName(tr("Show all operators"))
-        self.operators.setToolTip(
-            tr(
-                "Show every operator that computes something, else layers only.\n"
-                "Operators that pass values on unchanged (Reshape, Transpose, Flatten, ...) are part of the edges."
-            )
-        )
-        self.operators.toggled.connect(self._on_operators_toggled)
-        self._blocks = QToolButton()
-        self._blocks.setAccessibleName(tr("Open or close repeated blocks"))
-        self._blocks.clicked.connect(self._on_blocks_clicked)
-        self._fit = QToolButton()
-        self._fit.setAccessibleName(tr("Show the whole graph"))
-        self._fit.setToolTip(tr("Show the whole graph (0). The wheel, + and - zoom; drag the ground to move."))
-        self._fit.clicked.connect(self.canvas.show_everything)
-        for button in (self.operators, self._blocks, self._fit):
-            button.setProperty("role", "flat")
-            button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self._scale = ScaleBar()
-        first, second = QHBoxLayout(), QHBoxLayout()
-        for row in (first, second):
-            row.setSpacing(8)
-        first.addWidget(self._metric, 3)
-        first.addWidget(self.search, 2)
-        second.addWidget(self._scale, 1)
-        for button in (self.operators, self._blocks, self._fit):
-            second.addWidget(button)
-        head = QVBoxLayout()
-        head.setContentsMargins(8, 8, 8, 6)
-        head.setSpacing(6)
-        head.addLayout(first)
-        head.addLayout(second)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addLayout(head)
-        layout.addWidget(self.canvas, 1)
-
-    def load_icons(self) -> None:
-        """Draw the icons in the colours of the theme; not before the panel is shown."""
-        self.operators.setIcon(icon("fa6s.circle-nodes", "muted"))
-        self._blocks.setIcon(icon("fa6s.layer-group", "muted"))
-        self._fit.setIcon(icon("fa6s.expand", "muted"))
 
     # ---- building
 
@@ -193,7 +121,7 @@ class GraphPanel(QWidget):
         model = self._session.model
         assert model is not None
         if self._whole is None:
-            self._whole = yield from view_steps(model, self.operators.isChecked())
+            self._whole = yield from view_steps(model, self.head.operators.isChecked())
             many = len(self._whole.items) > MOST_OPEN
             self.closed = {block.key for block in self._whole.blocks} if many else set()
             yield
@@ -215,7 +143,7 @@ class GraphPanel(QWidget):
         if not self._dressed:  # recipe or metric have changed meanwhile
             self._dress()
         self._show_scale()
-        self._tell_blocks()
+        self.head.tell_blocks(len(self._whole.blocks) if self._whole is not None else 0)
         self._learn()
 
     def toggle(self, block: str) -> None:
@@ -244,22 +172,14 @@ class GraphPanel(QWidget):
         gaps = abs(drawing.layout.x - center.x()) + abs(drawing.layout.y - center.y())
         return drawing.view.items[int(gaps.argmin())].key
 
-    def _tell_blocks(self) -> None:
-        count = len(self._whole.blocks) if self._whole is not None else 0
-        self._blocks.setEnabled(count > 0)
-        told = tr("Open or close repeated blocks; double-click does it for one.")
-        none = tr("No repeated blocks were found in this model.")
-        self._blocks.setToolTip(f"{count} {tr('blocks')}. {told}" if count else none)
-
     # ---- looks
 
     def set_metric(self, metric: str) -> None:
         """Colour the nodes by a metric (its id in `METRICS`)."""
-        self._metric.setCurrentIndex(self._metric.findData(metric))
+        self.head.choose(metric)
 
-    def _on_metric_changed(self, _index: int) -> None:
-        self.dresser.metric = str(self._metric.currentData())
-        self._metric.setToolTip(tr(METRIC[self.dresser.metric].help))
+    def _on_metric_chosen(self, metric: str) -> None:
+        self.dresser.metric = metric
         self._want_depth()
         self._dress()
         self._learn()
@@ -298,8 +218,8 @@ class GraphPanel(QWidget):
         told.append(
             tr("Edge width: noise power of what runs along it, a step for each 10 dB below 40 dB SQNR; thin = unknown.")
         )
-        self._scale.setToolTip("\n".join([words, *told] if words else told))
-        self._scale.show_scale(scale, self.figures.unit(metric), words)
+        self.head.scale.setToolTip("\n".join([words, *told] if words else told))
+        self.head.scale.show_scale(scale, self.figures.unit(metric), words)
 
     def _learn(self) -> None:
         """Estimate weight errors that are not known, those seen first, in slices."""
@@ -350,8 +270,8 @@ class GraphPanel(QWidget):
         self._learning.stop()
         self.canvas.current = ""
         self.canvas.show_drawing(None)
-        with QSignalBlocker(self.search):
-            self.search.clear()
+        with QSignalBlocker(self.head.search):
+            self.head.search.clear()
         self.rebuild()
 
     def _on_recipe_changed(self, recipe: Recipe) -> None:
@@ -391,13 +311,13 @@ class GraphPanel(QWidget):
 
     def _on_theme_changed(self, _palette: object) -> None:
         if self.isVisible():
-            self.load_icons()
+            self.head.load_icons()
         self.canvas.restyle()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Catch up with what happened while it was hidden."""
         super().showEvent(event)
-        self.load_icons()
+        self.head.load_icons()
         self._want_depth()
         if self._stale:
             self.rebuild()
@@ -438,40 +358,6 @@ class GraphPanel(QWidget):
         finally:
             self._following = False
 
-    def focus_search(self) -> None:
-        """Put the cursor into the search box."""
-        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
-        self.search.selectAll()
-
-    def found(self) -> list[int]:
-        """Return the nodes that fit the search, in topological order."""
-        text = self.search.text().strip().casefold()
-        drawing = self.drawing
-        if not text or drawing is None:
-            return []
-        names = {item.key: " ".join((item.title, item.type, *item.layers)) for item in drawing.view.items}
-        return [node for node, item in enumerate(drawing.view.items) if text in names[item.key].casefold()]
-
-    def _on_search_changed(self, text: str) -> None:
-        nodes = self.found()
-        lost = bool(text.strip()) and not nodes
-        self.search.setProperty("role", "worse" if lost else "")
-        words = tr("No node fits") if lost else f"{len(nodes)} {tr('found')}" if text.strip() else ""
-        self.search.setAccessibleDescription(words)
-        if nodes:
-            self._go_to(nodes[0])
-
-    def find_next(self, step: int) -> None:
-        """Go to the next node that fits the search (-1: the one before)."""
-        nodes, drawing = self.found(), self.drawing
-        if not nodes or drawing is None:
-            return
-        now = drawing.index.get(self.canvas.current, -1)
-        if step > 0:
-            self._go_to(next((node for node in nodes if node > now), nodes[0]))
-        else:
-            self._go_to(next((node for node in reversed(nodes) if node < now), nodes[-1]))
-
     def _go_to(self, node: int) -> None:
         self.canvas.pick(node, False)
         self.canvas.bring_into_view(node)
@@ -484,7 +370,7 @@ class GraphPanel(QWidget):
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._add_block_actions(menu)
-        menu.popup(self._blocks.mapToGlobal(self._blocks.rect().bottomLeft()))
+        menu.popup(self.head.blocks.mapToGlobal(self.head.blocks.rect().bottomLeft()))
 
     def _add_block_actions(self, menu: QMenu) -> None:
         count = len(self._whole.blocks) if self._whole is not None else 0
