@@ -60,6 +60,8 @@ class Searches:
         self.run_number: int | None = None
         """Number of the run that verified the chosen recipe."""
         self._job: Job | None = None
+        self._is_new = False
+        """Whether the search in progress has brought nothing yet: until then the one before stays."""
         self._asked: Asked | None = None
         self._started: tuple[ModelInfo, DatasetInfo, RunOptions, Recipe] | None = None
         """What the latest search was started with."""
@@ -159,7 +161,7 @@ class Searches:
             self._asked_settings(session.model),
             resume=figures_file(self.cache_root, session.model),
         )
-        self.result, self.run_number, self._asked = None, None, None
+        self._is_new = True
         self._started = (session.model, session.dataset, session.options, session.recipe)
         return self._submit(request)
 
@@ -257,7 +259,8 @@ class Searches:
     def _take_in(self, result: SearchResult) -> None:
         """Keep a result; it depends on what the request said, whatever has been edited since."""
         self.result = result
-        if self._asked is None and self._started is not None:
+        if self._is_new and self._started is not None:
+            self._is_new, self.run_number = False, None
             model, dataset, options, recipe = self._started
             what = relevant(recipe, model, _chosen_fields(result, model))
             self._asked = asked(model, dataset, options, what, None, evaluated=True)

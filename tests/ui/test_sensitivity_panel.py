@@ -93,6 +93,8 @@ def test_clicks_select_and_a_double_click_takes_the_width_as_one_step(studio, pa
     assert studio.session.settings("block2.conv").weight_bits == 2
     assert studio.session.undo_label == "W2: block2.conv"
     assert studio.session.sensitivity.stale == ""
+    settled(studio, panel)
+    assert [row.mark for row in panel.map.rows[1:4]] == [0, 3, 0], "what the recipe has now is underlined"
     studio.session.undo()
     assert studio.session.recipe == before
     studio.key(panel.map, Qt.Key.Key_Down)
@@ -133,7 +135,7 @@ def test_the_figure_can_be_taken_away(studio, panel, tmp_path):
     finish(studio)
     settled(studio, panel)
     rows = list(csv.reader(io.StringIO(panel.map.csv_text())))
-    assert rows[0] == ["layer", "W8", "W4", "W3", "W2", "Tr(H)", "KL divergence cost, nats, W8"]
+    assert rows[0] == ["layer", "W8", "W4", "W3", "W2", "Tr(H)", "KL divergence cost, nats, W4"]
     assert len(rows) == 8
     assert panel.map.picture().width() == 2 * panel.map.viewport().width()
     for ending in ("svg", "png"):

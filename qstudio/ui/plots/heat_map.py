@@ -47,6 +47,8 @@ class HeatRow:
     """Of the chosen column, 0 and more; bars are as long as they are large."""
     extra: str = ""
     """Of the column of words before the bars."""
+    mark: int | None = None
+    """The column that holds now; its cell is underlined."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,9 @@ class HeatMap(Painted):
             if metrics.horizontalAdvance(row.texts[number]) <= cell - 4:
                 painter.setPen(ink_on(ground))
                 painter.drawText(box, Qt.AlignmentFlag.AlignCenter, row.texts[number])
+            if number == row.mark:
+                line = theme().px(2)
+                painter.fillRect(QRect(box.left() + 4, box.bottom() - line, box.width() - 8, line), ink_on(ground))
         if row.extra:
             painter.setPen(palette.color("muted"))
             place = QRect(extra, rect.top(), bars - extra - pad, rect.height())

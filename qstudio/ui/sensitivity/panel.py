@@ -28,7 +28,7 @@ from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.elided_label import ElidedLabel
 from qstudio.ui.number_box import NumberBox
 from qstudio.ui.plots.heat_map import HeatMap
-from qstudio.ui.sensitivity.rows import cell_words, expected_layers, sheet_of
+from qstudio.ui.sensitivity.rows import cell_words, column_words, expected_layers, missing_words, sheet_of
 from qstudio.ui.table.choices import not_applicable
 from qstudio.ui.text import format_seconds, tr
 
@@ -54,7 +54,8 @@ class SensitivityPanel(QFrame):
         self._lens = session.sensitivity
         self.setProperty("role", "surface")
         self._is_stale = True
-        self._column = 0
+        self._column: int | None = None
+        """The candidate whose bars are shown; None until one is clicked: the first of 4 bits or fewer."""
         self._measure = ""
         """The one that was chosen; empty = the best that there is."""
         self._build()
@@ -108,7 +109,8 @@ class SensitivityPanel(QFrame):
         self.map.setToolTip(
             tr(
                 "Each cell is the network's figure with one layer changed as said above; bright is what matters.\n"
-                "The bars are what the chosen width costs. Click selects the layer, double-click takes the width."
+                "The bars are what the chosen width costs; underlined is what the recipe has now.\n"
+                "Click selects the layer, double-click takes the width."
             )
         )
         self.map.cell_help = self._cell_help
@@ -334,7 +336,7 @@ class SensitivityPanel(QFrame):
         items = self.measure.model()
         assert isinstance(items, QStandardItemModel)
         for place, name in enumerate(MEASURES):
-            reason = "" if name in there else tr(_missing(name))
+            reason = "" if name in there else tr(missing_words(name))
             items.item(place).setEnabled(not reason)
             told = "\n".join(part for part in (tr(MEASURES[name].meaning), reason) if part)
             self.measure.setItemData(place, told, Qt.ItemDataRole.ToolTipRole)
@@ -350,47 +352,38 @@ class SensitivityPanel(QFrame):
             words = tr("No sweep yet: Measure tries each width on each layer and shows what it costs")
             self.map.set_message(tr(self._lens.blocked) if self._lens.blocked and not self._lens.running else words)
             return
-        self._column = min(self._column, len(result.candidates) - 1)
-        candidate = result.candidates[self._column]
+        column = self._shown_column(result.candidates)
+        candidate = result.candidates[column]
         by_harm = self.order.currentData() == "harm"
-        sheet = sheet_of(result, model, shown, candidate, by_harm, self._lens.is_whole)
+        sheet = sheet_of(result, model, shown, candidate, by_harm, self._lens.is_whole, self._session.recipe)
         self.map.set_message("")
         self.map.faded = bool(self._lens.stale)
-        self.map.column_help = tuple(_column_words(c) for c in result.candidates)
+        self.map.column_help = tuple(column_words(c) for c in result.candidates)
         self.map.set_rows(
             sheet.rows,
             tuple(c.text for c in result.candidates),
             sheet.scale,
-            column=self._column,
+            column=column,
             extra_title=sheet.extra_title,
             bar_title=sheet.bar_title,
         )
         self.map.set_selected(self._session.selection)
+
+    def _shown_column(self, candidates: tuple[Candidate, ...]) -> int:
+        if self._column is not None:
+            return min(self._column, len(candidates) - 1)
+        widths = [c.weight_bits or c.activation_bits or 0 for c in candidates]
+        return next((n for n, bits in enumerate(widths) if bits <= 4), len(candidates) - 1)
 
     def _cell_help(self, layer: str, column: int) -> str:
         result = self._lens.result
         if result is None:
             return ""
         trace = next((t for t in result.traces if t.layer == layer), None)
-        words = cell_words(result, layer, result.candidates[column if column >= 0 else self._column])
+        shown = column if column >= 0 else self._shown_column(result.candidates)
+        words = cell_words(result, layer, result.candidates[shown])
         if trace is not None:
             words += "\n" + tr("Trace of the Hessian {t} ± {e}, {n} weights").format(
                 t=f"{trace.trace:.3g}", e=f"{trace.standard_error:.1g}", n=f"{trace.parameters:,}"
             )
         return words
-
-
-def _column_words(candidate: Candidate) -> str:
-    sides = ((tr("weights"), candidate.weight_bits), (tr("activations"), candidate.activation_bits))
-    words = ", ".join(
-        f"{name} {tr('float') if bits == FLOAT_BITS else f'{bits} ' + tr('bits')}"
-        for name, bits in sides
-        if bits is not None
-    )
-    return f"{words}. {tr('Click: bars of this width')}"
-
-
-def _missing(measure: str) -> str:
-    if measure in ("loss", "top1"):
-        return "Not measured: the data has no labels"
-    return "Not measured: switch Hessian on" if measure == "hessian" else "Not measured: the output is no class scores"

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 from qstudio.core.model_info import ModelInfo
+from qstudio.core.recipe import LayerSettings, Recipe
+from qstudio.core.scheme import FLOAT_BITS
 from qstudio.core.sensitivity import MEASURES, Candidate, SensitivityCell, SensitivityResult
 from qstudio.ui.plots.heat_map import HeatRow, HeatScale
 from qstudio.ui.text import NO_VALUE, format_db, format_percent, tr
@@ -38,8 +40,23 @@ class Sheet:
     """Cells with a figure."""
 
 
+def present_column(candidates: tuple[Candidate, ...], settings: LayerSettings) -> int | None:
+    """Return the place of the candidate that a layer has now; None where it is none of them."""
+    weight, width = settings.weight_scheme().bits, settings.activation_scheme().bits
+    for place, candidate in enumerate(candidates):
+        if candidate.weight_bits in (None, weight) and candidate.activation_bits in (None, width):
+            return place
+    return None
+
+
 def sheet_of(
-    result: SensitivityResult, model: ModelInfo, measure: str, candidate: Candidate, by_harm: bool, whole: bool
+    result: SensitivityResult,
+    model: ModelInfo,
+    measure: str,
+    candidate: Candidate,
+    by_harm: bool,
+    whole: bool,
+    recipe: Recipe | None = None,
 ) -> Sheet:
     """Return the rows of a sweep.
 
@@ -50,6 +67,7 @@ def sheet_of(
         candidate: The one whose bars stand beside the cells.
         by_harm: Whether the row with the longest bar comes first, instead of the order of the network.
         whole: Whether no more cells come.
+        recipe: As it stands: the cells that hold now are marked.
     """
     cells = {(cell.layer, cell.candidate): cell for cell in result.cells}
     names = result.layers if whole else expected_layers(model, result.candidates)
@@ -64,7 +82,8 @@ def sheet_of(
         trace = traces.get(name)
         texts = tuple(value_text(measure, value) for value in figures)
         bar = harm(cells.get((name, candidate)), measure, result.mode, base)
-        rows.append(HeatRow(name, figures, texts, bar, "" if trace is None else f"{trace.trace:.3g}"))
+        mark = None if recipe is None else present_column(result.candidates, recipe.settings(name))
+        rows.append(HeatRow(name, figures, texts, bar, "" if trace is None else f"{trace.trace:.3g}", mark))
     if by_harm:
         rows.sort(key=lambda row: -1.0 if row.bar is None else row.bar, reverse=True)
     return Sheet(
@@ -160,3 +179,21 @@ def cell_words(result: SensitivityResult, layer: str, candidate: Candidate) -> s
         lines.append(f"{cell.figures.samples:,} {tr('samples')}")
     lines.append(tr("Double-click takes {c} for this layer").format(c=candidate.text))
     return "\n".join(lines)
+
+
+def column_words(candidate: Candidate) -> str:
+    """Return a candidate in words, for its heading."""
+    sides = ((tr("weights"), candidate.weight_bits), (tr("activations"), candidate.activation_bits))
+    words = ", ".join(
+        f"{name} {tr('float') if bits == FLOAT_BITS else f'{bits} ' + tr('bits')}"
+        for name, bits in sides
+        if bits is not None
+    )
+    return f"{words}. {tr('Click: bars of this width')}"
+
+
+def missing_words(measure: str) -> str:
+    """Return why a measure is not there."""
+    if measure in ("loss", "top1"):
+        return "Not measured: the data has no labels"
+    return "Not measured: switch Hessian on" if measure == "hessian" else "Not measured: the output is no class scores"
