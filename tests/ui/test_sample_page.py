@@ -326,6 +326,18 @@ def test_what_is_missing_is_said_in_a_sentence(
     assert not [notice for notice in studio.notices if notice.level == "error"], "it is said where one looks"
 
 
+def test_a_sample_waits_for_the_statistics_and_says_so(studio: Any, engine: PictureEngine) -> None:
+    studio.open("")
+    studio.session.open_data("digits")
+    engine.dispatch()
+    page = SamplePage(studio.session)
+    studio.show(page, 440, 700)
+    assert page.message.startswith("The sample is shown as soon as the calibration samples")
+    studio.settle()
+    page.refresh(studio.session.current_layer)
+    assert page.message == ""
+
+
 def test_figures_give_their_numbers_and_pictures_away(page: Any) -> None:
     for figure in (page.input, page.scores, page.strip, page.maps.grid):
         assert figure.accessibleName()

@@ -194,7 +194,7 @@ class SamplePage(QScrollArea):
             self._drawn = ()
             return
         faded = not self._session.pictures.is_current
-        shown = (id(trace), faded)
+        shown = (trace, faded)
         if self._drawn != shown:
             self._drawn = shown
             self._show_trace(trace, faded)

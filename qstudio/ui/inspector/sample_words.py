@@ -34,6 +34,8 @@ def why_no_sample(session: Session) -> str:
         return tr("Choose a dataset to follow a sample through the layers")
     if pictures.problem:
         return pictures.problem
+    if pictures.trace is None and session.preview.request() is None:
+        return tr("The sample is shown as soon as the calibration samples have been looked at")
     if pictures.trace is None:
         return tr("Following the sample through the layers…")
     return ""

@@ -94,9 +94,9 @@ class WeightImagePage(QFrame):
             self.explained.setText("")
             return
         faded = not pictures.weights_are_current
-        if self._drawn == (id(found), faded):
+        if self._drawn == (found, faded):
             return
-        self._drawn = (id(found), faded)
+        self._drawn = (found, faded)
         shown = found
         self.images.place_words = lambda place: weight_words(shown, place)
         self.images.grid.set_marked(None)
