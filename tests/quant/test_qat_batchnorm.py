@@ -65,7 +65,7 @@ def test_live_statistics_are_the_formula_of_the_paper(bits):
     student = student_of(model, bits, QUICK)
     start = student.norms["w1"].start
     weight = student.parameters()["w1"].detach().double()
-    before = student._transform("x", images()).detach().double()
+    before = (student.activations["x"](images()) if bits == 2 else images()).detach().double()
     product = torch.nn.functional.conv2d(before, weight, padding=1)
     sigma = torch.from_numpy(np.sqrt(start.variance.astype(np.float64) + 1e-3))
     gain = torch.from_numpy(start.gamma.astype(np.float64)) / sigma

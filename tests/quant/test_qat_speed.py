@@ -15,6 +15,7 @@ from qstudio.data.load import load_dataset
 from qstudio.graph.load import load_model
 from qstudio.quant.calibrate import activation_statistics
 from qstudio.quant.network import network_for
+from qstudio.quant.qat.batchnorm import file_norms
 from qstudio.quant.qat.schedule import Stepper
 from qstudio.quant.qat.starting import starting_encodings
 from qstudio.quant.qat.student import Student
@@ -24,9 +25,9 @@ pytestmark = pytest.mark.benchmark
 BATCH = 64
 
 
-def setup(network, split, recipe, training):
+def setup(network, split, recipe, training, norms=None):
     statistics_of = activation_statistics(network, split, np.arange(64))
-    student = Student(network, starting_encodings(network, recipe, statistics_of, {}, training), {}, training)
+    student = Student(network, starting_encodings(network, recipe, statistics_of, {}, training), {}, training, norms)
     return student, Stepper(student, training)
 
 
@@ -73,6 +74,35 @@ def test_an_lsq_step_costs_little_more_than_a_float_step(resnet20):
 
     found = ratio(step_of("float"), step_of(4), 12)
     print(f"LSQ W4A4 training step, batch {BATCH}: {found:.3f} of float's")
+    assert found <= 1.30
+
+
+def test_live_batchnorm_adds_little_more_to_an_lsq_step_than_to_a_float_step(resnet20):
+    _, split = resnet20
+    model = load_model(str(case("models/resnet20_cifar10.pt2")))
+    network = network_for(model)
+    norms, _ = file_norms(model.proto, network)
+    assert len(norms) == 19
+    training = Training(batchnorm="live")
+    inputs = {network.inputs[0]: torch.from_numpy(split.batch(np.arange(BATCH)))}
+    labels = torch.from_numpy(split.labels[:BATCH])
+
+    def step_of(bits, kept):
+        recipe = Recipe().with_default(weight_bits=bits, activation_bits=bits)
+        student, stepper = setup(network, split, recipe, training, norms if kept else None)
+
+        def step():
+            scores = (student.run_live if kept else student.run)(inputs)[network.outputs[0]]
+            stepper.zero_grad()
+            torch.nn.functional.cross_entropy(scores, labels).backward()
+            stepper.step(1e-3)
+            student.hold()
+
+        return step
+
+    found = ratio(step_of("float", True), step_of(4, True), 8)
+    folded = ratio(step_of(4, False), step_of(4, True), 8)
+    print(f"LSQ W4A4 step with live BatchNorm: {found:.3f} of a float one with it, {folded:.3f} of a folded one")
     assert found <= 1.30
 
 

@@ -121,7 +121,7 @@ class Student:
             parameters: What `parameters()` returned, where it is used for more than one batch.
         """
         return self.network.executor.run(
-            inputs, observe=observe, transform=self._transform, parameters=parameters or self.parameters()
+            inputs, observe=observe, rounders=self._at, parameters=parameters or self.parameters()
         )
 
     def run_live(self, inputs: Mapping[str, Tensor], observe: Observe | None = None) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ class Student:
                 module = executor.module.get_submodule(str(step.node.target))
                 bias = parameters[norm.start.bias_site]
                 layers[step.onnx_node] = norm.live_layer(module, step, parameters[site], gains[site], bias)
-        return executor.run(inputs, observe=observe, transform=self._transform, parameters=parameters, layers=layers)
+        return executor.run(inputs, observe=observe, rounders=self._at, parameters=parameters, layers=layers)
 
     def _gains(self) -> dict[str, Tensor]:
         """Return what the weights of layers with a BatchNormalization are multiplied by, [C], by site."""
@@ -156,10 +156,6 @@ class Student:
 
     def _gain(self, site: str, gains: Mapping[str, Tensor]) -> Tensor | None:
         return self.norms[site].spread(gains[site]) if site in gains else None
-
-    def _transform(self, tensor: str, values: Tensor) -> Tensor:
-        quantizer = self._at.get(tensor)
-        return values if quantizer is None else quantizer(values)
 
     def weight_leaves(self) -> list[Tensor]:
         """Return the leaves that weight decay applies to."""
