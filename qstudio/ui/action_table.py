@@ -272,6 +272,14 @@ ACTIONS: tuple[ActionSpec, ...] = (
         help="See where runs came from, in what two of them differ, which answers changed, and what they cost",
     ),
     S("data_tab", "Data", "View", partial(_panel, "data_panel"), ("Ctrl+3",), blocked=_needs_model),
+    *(
+        S(f"{name}_tab", title, "View", partial(_panel, name), blocked=_needs_model, help=words)
+        for name, title, words in (
+            ("sensitivity", "Sensitivity", "Which layers hurt: each width tried on each layer"),
+            ("bits", "Bits", "Bits of every layer as bars, to be painted over"),
+            ("search", "Mixed precision", "The best bits for each layer under limits of size, BOPS, bits, latency or loss"),
+        )
+    ),
     S(
         "refinements",
         "Refinements",
@@ -352,6 +360,23 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "fa6s.stethoscope",
         _diagnosis_blocked,
         help="Five questions that lead from the float model to a repair, each answer measured",
+    ),
+    S(
+        "measure_sensitivity",
+        "Measure sensitivity",
+        "Run",
+        lambda c: c.start_long("sensitivity", c.session.sensitivity.start),
+        blocked=lambda c: tr(c.session.sensitivity.blocked) if c.session.sensitivity.blocked else "",
+        separator=True,
+        help="Try each chosen width on each layer, with the settings of the Sensitivity tab",
+    ),
+    S(
+        "search_bits",
+        "Search mixed precision",
+        "Run",
+        lambda c: c.start_long("search", c.session.search.start),
+        blocked=lambda c: tr(c.session.search.blocked) if c.session.search.blocked else "",
+        help="Find the bits of each layer under the limits of the Search tab, then export and verify them",
     ),
     S("cancel", "Cancel", "Run", Commands.cancel, ("Esc",), "fa6s.stop", _cancel_blocked),
     S(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,6 +181,14 @@ class Commands(QObject):
         if reason or left is None:
             return reason
         return "" if left.best_epoch is not None else tr("No epoch at the recipe's own bits is done yet")
+
+    def start_long(self, panel: str, start: Callable[[], object]) -> None:
+        """Show the panel of a sweep or a search and start it."""
+        self.window.show_panel(panel)
+        try:
+            start()
+        except UserError as error:
+            self.tell(error)
 
     def cancel(self) -> None:
         """Stop the run in progress; where there is none, the work in the background."""

@@ -12,7 +12,7 @@ from plot_fakes import Mouse
 from precision_fakes import LongEngine, make_search
 from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
 from PySide6.QtGui import QMouseEvent
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QAbstractButton, QAbstractSpinBox, QApplication, QComboBox, QLineEdit, QSlider
 from ui_fakes import make_result
 
 from qstudio.core.bit_operations import average_bits
@@ -23,6 +23,7 @@ from qstudio.ui.runs.run_points import difference_words
 from qstudio.ui.search.bits_panel import BitsPanel
 from qstudio.ui.search.budget import STEPS
 from qstudio.ui.search.panel import SearchPanel
+from qstudio.ui.sensitivity.panel import SensitivityPanel
 
 
 @pytest.fixture
@@ -277,3 +278,20 @@ def test_layers_without_a_side_are_left_alone_and_keys_move(studio, bits):
 
 def test_levels_rise_with_the_bits():
     assert [level(bits) for bits in (1, 8, 10, 16, 32)] == [1, 8, 9, 9, 10]
+
+
+@pytest.mark.parametrize("made", [SearchPanel, SensitivityPanel, RunChart])
+def test_every_control_says_what_it_is(studio, made):
+    root = made(studio.session, studio.bridge)
+    studio.show(root, 690, 640)
+    search(studio)
+    studio.settle()
+    bare = []
+    for kind in (QAbstractButton, QComboBox, QLineEdit, QAbstractSpinBox, QSlider):
+        for widget in root.findChildren(kind):
+            if widget.objectName().startswith("qt_") or isinstance(widget.parent(), QComboBox | QAbstractSpinBox):
+                continue
+            name = widget.accessibleName() or (widget.text() if isinstance(widget, QAbstractButton) else "")
+            if widget.isVisibleTo(root) and not (name and widget.toolTip()):
+                bare.append((type(widget).__name__, name, widget.toolTip()))
+    assert not bare

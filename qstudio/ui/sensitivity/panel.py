@@ -101,6 +101,7 @@ class SensitivityPanel(QFrame):
         self.measure.activated.connect(self._on_measure)
         self.order = QComboBox()
         self.order.setAccessibleName(tr("Order of the layers"))
+        self.order.setToolTip(tr("Order of the layers: as they run, or what the bars show most of first"))
         for name, title in ORDERS.items():
             self.order.addItem(tr(title), name)
         self.order.activated.connect(self._on_order)
