@@ -129,8 +129,9 @@ class MainWindow(QMainWindow):
 
         Between the pieces the layers of a model that has been read meanwhile are shown.
         """
-        if self.workspace.build_next():
-            self._late.start()
+        if self.workspace.is_waiting:
+            self._late.start()  # before the panel is built: one that fails must not take the others with it
+            self.workspace.build_next()
             return
         self._add_training_buttons()
         self._load_icons()

@@ -34,6 +34,8 @@ class PanelSpec:
     shows."""
     help: str = ""
     """Tooltip of the tab."""
+    only: str = ""
+    """Of a tab: the perspective that has it; empty = Explore and Tune."""
 
     def build(self, session: Session, bridge: SessionBridge) -> QWidget:
         """Import and make the panel (ImportError, AttributeError)."""
@@ -53,8 +55,16 @@ PANELS: tuple[PanelSpec, ...] = (
         "tabs",
         "qstudio.ui.findings.panel:FindingsPanel",
         help="What hurts, why, and what to do about it; and a diagnosis step by step",
+        only="explore",
     ),
-    P("refinements", "Refinements", "tabs", "qstudio.ui.refinements.panel:RefinementsPanel"),
+    P(
+        "overview",
+        "Overview",
+        "tabs",
+        "qstudio.ui.overview.panel:OverviewPanel",
+        help="Ranges and noise of all layers",
+        only="explore",
+    ),
     P(
         "sensitivity",
         "Sensitivity",
@@ -62,17 +72,48 @@ PANELS: tuple[PanelSpec, ...] = (
         "qstudio.ui.sensitivity.panel:SensitivityPanel",
         help="Which layers hurt: each width tried on each layer",
     ),
-    P("overview", "Overview", "tabs", "qstudio.ui.overview.panel:OverviewPanel", help="Ranges and noise of all layers"),
+    P(
+        "bits",
+        "Bits",
+        "tabs",
+        "qstudio.ui.search.bits_panel:BitsPanel",
+        help="Bits of every layer, to be painted over",
+        only="tune",
+    ),
     P(
         "search",
         "Search",
         "tabs",
         "qstudio.ui.search.panel:SearchPanel",
         help="The best bits for each layer under limits",
+        only="tune",
     ),
-    P("bits", "Bits", "tabs", "qstudio.ui.search.bits_panel:BitsPanel", help="Bits of every layer, to be painted over"),
-    P("training_panel", "Training", "tabs", "qstudio.ui.training.panel:TrainingPanel", beside="curves"),
-    P("data_panel", "Data", "tabs", "qstudio.ui.data.data_panel:DataPanel", beside="-"),
+    P(
+        "refinements",
+        "Refinements",
+        "tabs",
+        "qstudio.ui.refinements.panel:RefinementsPanel",
+        help="What is done to the network so that rounding costs less",
+        only="tune",
+    ),
+    P(
+        "training_panel",
+        "Training",
+        "tabs",
+        "qstudio.ui.training.panel:TrainingPanel",
+        beside="curves",
+        help="QAT: train on with quantizers in the network",
+        only="tune",
+    ),
+    P(
+        "data_panel",
+        "Data",
+        "tabs",
+        "qstudio.ui.data.data_panel:DataPanel",
+        beside="-",
+        help="The samples as stored and as the network sees them, and how they are read",
+        only="explore",
+    ),
     P("inspector", "Inspector", "explore", "qstudio.ui.inspector.panel:InspectorPanel"),
     P("chart", "Chart", "tune", "qstudio.ui.runs.run_chart:RunChart"),
     P("detail", "Selected run", "tune", "qstudio.ui.runs.run_detail:RunDetail"),

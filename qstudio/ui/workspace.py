@@ -103,6 +103,7 @@ class Workspace(QWidget):
             self._all.setStretchFactor(number, share)
         self._graph_folded: bool | None = None
         self._fold_graph()
+        self._show_tabs()
         self.tabs.currentChanged.connect(self._on_tab_changed)
         self._below.hide()
         self.log.hide()
@@ -128,6 +129,11 @@ class Workspace(QWidget):
     def _fill(self, name: str, panel: QWidget) -> None:
         self._panels[name] = panel
         self._put(self._places[name], panel)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are panels to build."""
+        return bool(self._late)
 
     def build_next(self) -> bool:
         """Build one of the panels that the first picture does not need; return whether there are more."""
@@ -166,8 +172,9 @@ class Workspace(QWidget):
         elif area == "beside":
             self.show_panel(next(spec.id for spec in PANELS if spec.beside == name))
         elif area in ("tabs", "graph"):
-            if self.perspective == "compare":
-                self.show_perspective("explore")
+            only = self._specs[name].only
+            if self.perspective == "compare" or only not in ("", self.perspective):
+                self.show_perspective(only or "explore")
             if self.tabs.indexOf(self._places[name]) >= 0:
                 self.tabs.setCurrentWidget(self._places[name])
 
@@ -177,6 +184,12 @@ class Workspace(QWidget):
 
     def _on_tab_changed(self, _index: int) -> None:
         self._show_right()
+
+    def _show_tabs(self) -> None:
+        """Show the tabs of the perspective; Compare has none of them."""
+        for spec in self._of("tabs"):
+            here = spec.only in ("", self.perspective)
+            self.tabs.setTabVisible(self.tabs.indexOf(self._places[spec.id]), here)
 
     def _show_right(self) -> None:
         """Show at the right what belongs to the perspective or to the tab."""
@@ -198,6 +211,7 @@ class Workspace(QWidget):
             return
         self._keep_sizes()
         self.perspective = name
+        self._show_tabs()
         self._fold_graph()
         self._show_right()
         self._below.setVisible(name != "explore")
