@@ -21,6 +21,8 @@ from qstudio.ui.compare.flip_list import MARGIN_AFTER
 from qstudio.ui.compare.flips_panel import FlipsPanel
 from qstudio.ui.compare.latency_panel import LatencyPanel, processor_words
 from qstudio.ui.compare.runs_panel import ComparedRunsPanel
+from qstudio.ui.runs.run_detail import RunDetail
+from qstudio.ui.theme import theme
 
 CTRL = Qt.KeyboardModifier.ControlModifier
 NONE = Qt.KeyboardModifier.NoModifier
@@ -297,7 +299,7 @@ def test_latency_with_reasons_operators_and_storages(two_runs: Any) -> None:
 # ---- all of them
 
 
-@pytest.mark.parametrize("panel", [ComparedRunsPanel, DifferencePanel, FlipsPanel, LatencyPanel])
+@pytest.mark.parametrize("panel", [ComparedRunsPanel, DifferencePanel, FlipsPanel, LatencyPanel, RunDetail])
 def test_a_hidden_panel_does_no_work_and_catches_up(studio: Any, panel: Any, monkeypatch: Any) -> None:
     studio.open()
     hidden = panel(studio.session, studio.bridge)
@@ -315,8 +317,6 @@ def test_a_hidden_panel_does_no_work_and_catches_up(studio: Any, panel: Any, mon
 def test_pictures_can_be_taken_away_in_both_themes(
     two_runs: Any, runs_panel: Any, flips_panel: Any, tmp_path: Any
 ) -> None:
-    from qstudio.ui.theme import theme
-
     latency = LatencyPanel(two_runs.session, two_runs.bridge)
     two_runs.show(latency, 600, 400)
     for mode in ("light", "dark"):
@@ -339,7 +339,7 @@ def test_another_run_is_shown_within_50_ms(studio: Any) -> None:
         run(studio, predictions=answers[seed])
     left = ComparedRunsPanel(studio.session, studio.bridge)
     studio.show(left, 800, 700)
-    for kind in (DifferencePanel, FlipsPanel, LatencyPanel):
+    for kind in (DifferencePanel, FlipsPanel, LatencyPanel, RunDetail):
         right = kind(studio.session, studio.bridge)
         studio.show(right, 1000, 700)
         studio.session.compare.set_reference(100)

@@ -88,9 +88,9 @@ def test_a_run_in_progress_updates_in_place_and_keeps_its_partials_when_it_fails
     assert "the disk is full" in cell(table, 0, "notes")
     detail = RunDetail(studio.session, studio.bridge)
     studio.session.select_run(1)
+    studio.show(detail, 500, 400)
     assert "the disk is full" in detail.words.text()
     assert "What was measured before" in detail.words.text()
-    detail.deleteLater()
 
 
 def test_int8_that_is_not_faster_is_said_so(studio: Any, table: RunsTable) -> None:

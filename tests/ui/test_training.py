@@ -187,7 +187,6 @@ def test_a_training_is_started_followed_and_lands_among_the_runs(window: tuple[A
     cell = table.runs.index(0, table.column_of("method"))
     assert cell.data() == "LSQ, 4 epochs"
     assert "epoch 3 is the best" in cell.data(Qt.ItemDataRole.ToolTipRole)
-    assert "Trained with LSQ on 900 samples" in main.workspace.detail.words.text()
     panel = main.workspace.training_panel
     bare = [
         widget.objectName() or widget.text()
@@ -197,6 +196,8 @@ def test_a_training_is_started_followed_and_lands_among_the_runs(window: tuple[A
     assert not bare
     main.show_perspective("tune")
     assert main.workspace.chart.isVisible()
+    main.show_panel("detail")
+    assert "Trained with LSQ on 900 samples" in main.workspace.detail.words.text()
     assert not curves.isVisible()
 
 

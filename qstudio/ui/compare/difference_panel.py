@@ -12,9 +12,9 @@ from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.compare.run_figures import BitCosts, RunFigure, run_figures
-from qstudio.ui.compare.shown import ShownPanel
 from qstudio.ui.compare.text_table import TextColumn, TextRow, TextTable
 from qstudio.ui.runs.figures import best_metrics, drop_interval
+from qstudio.ui.shown_panel import ShownPanel
 from qstudio.ui.text import NO_VALUE, tr
 
 FIELD_TITLES = {

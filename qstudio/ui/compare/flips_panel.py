@@ -24,9 +24,9 @@ from qstudio.session.options import Notice
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.compare.flip_list import COLUMNS, KIND_WORDS, FlipList
-from qstudio.ui.compare.shown import ShownPanel
 from qstudio.ui.plots.confusion_map import ConfusionMap
 from qstudio.ui.runs.figures import same_recipe
+from qstudio.ui.shown_panel import ShownPanel
 from qstudio.ui.text import format_points, tr
 
 P_SHOWN = 0.05

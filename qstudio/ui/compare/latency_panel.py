@@ -10,9 +10,9 @@ from qstudio.core.storage import INT8, PACKED, StorageChoice
 from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
-from qstudio.ui.compare.shown import ShownPanel
 from qstudio.ui.compare.text_table import TextColumn, TextRow, TextTable
 from qstudio.ui.plots.latency_bars import LatencyBar, LatencyBars
+from qstudio.ui.shown_panel import ShownPanel
 from qstudio.ui.text import NO_VALUE, tr
 
 INSTRUCTION_WORDS = {

@@ -9,12 +9,12 @@ from qstudio.session.options import Run
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.compare.run_figures import BitCosts, RunFigure, run_figures
-from qstudio.ui.compare.shown import ShownPanel
 from qstudio.ui.compare.timeline_rows import TimelineRow, timeline_rows
 from qstudio.ui.compare.timeline_view import RunWords, TimelineView
 from qstudio.ui.plots.run_scatter_any import AnyPoint, RunScatterAny
 from qstudio.ui.runs.figures import best_metrics, drop_text, latency_text, rate, same_recipe, state_text
 from qstudio.ui.runs.methods import method_text
+from qstudio.ui.shown_panel import ShownPanel
 from qstudio.ui.text import format_bytes, format_percent, tr
 
 

@@ -34,6 +34,7 @@ from qstudio.ui.runs.figures import (
     storage_words,
 )
 from qstudio.ui.runs.methods import training_words
+from qstudio.ui.shown_panel import ShownPanel
 from qstudio.ui.table.cells import sqnr_grade
 from qstudio.ui.text import NO_VALUE, format_bytes, format_db, tr
 from qstudio.ui.theme import theme
@@ -52,7 +53,7 @@ GRADE_SIGNS = {"watch": "▲", "worse": "■"}
 """The signs of the layer table: watch, bad."""
 
 
-class RunDetail(QWidget):
+class RunDetail(ShownPanel):
     """The selected run: what it came to, whether the file computes what was simulated, every layer's error."""
 
     def __init__(self, session: Session, bridge: SessionBridge, parent: QWidget | None = None) -> None:
@@ -108,12 +109,11 @@ class RunDetail(QWidget):
         layout.setSpacing(8)
         layout.addLayout(head)
         layout.addWidget(self.tabs, 1)
-        bridge.run_selected.connect(self._on_changed)
-        bridge.runs_changed.connect(self._on_changed)
-        bridge.recipe_changed.connect(self._on_changed)
+        bridge.run_selected.connect(self.mark_stale)
+        bridge.runs_changed.connect(self.mark_stale)
+        bridge.recipe_changed.connect(self.mark_stale)
         theme().changed.connect(self._on_theme_changed)
         self._on_theme_changed()
-        self._on_changed()
 
     def _on_theme_changed(self, _palette: object = None) -> None:
         metrics = self.fontMetrics()
@@ -130,7 +130,7 @@ class RunDetail(QWidget):
         ):
             self.table.setColumnWidth(number, metrics.horizontalAdvance(text) + theme().px(16))
         self._shown = ()
-        self._on_changed()
+        self.mark_stale()
 
     def _run(self) -> Run | None:
         session = self._session
@@ -138,7 +138,8 @@ class RunDetail(QWidget):
             return session.running
         return next((run for run in session.runs if run.id == session.selected_run), None)
 
-    def _on_changed(self, _value: object = None) -> None:
+    def refresh(self) -> None:
+        """Show the selected run, unless nothing about it has changed."""
         run = self._run()
         current = run is not None and same_recipe(self._session, run)
         state = (run.id, run.state, run.phase, run.result, run.error, run.training, current) if run else ()
