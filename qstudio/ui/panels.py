@@ -16,7 +16,7 @@ Area = Literal["graph", "tabs", "beside", "explore", "tune", "compare", "compare
 
 "graph": left of everything in Explore where there is room, else a tab. "tabs": a tab of Explore and Tune. "beside": at
 the right of the tab that names it. "explore", "tune", "compare": at the right of that perspective. "compare-left": at
-the left of Compare. "bottom": below everything in Tune and Compare.
+the left of Compare. "bottom": below everything in Tune.
 """
 
 

@@ -167,7 +167,7 @@ class Workspace(QWidget):
         elif area == "compare-left":
             self.show_perspective("compare")
             self._groups[area].show_panel(self._places[name])
-        elif area == "bottom" and self.perspective == "explore":
+        elif area == "bottom":
             self.show_perspective("tune")
         elif area == "beside":
             self.show_panel(next(spec.id for spec in PANELS if spec.beside == name))
@@ -214,7 +214,7 @@ class Workspace(QWidget):
         self._show_tabs()
         self._fold_graph()
         self._show_right()
-        self._below.setVisible(name != "explore")
+        self._below.setVisible(name == "tune")
         self._restore_sizes()
 
     # ---- the graph's place
@@ -266,7 +266,7 @@ class Workspace(QWidget):
         graph = 0 if self._graph_folded else round(width * GRAPH_SHARE)
         left = round((width - graph) * LEFT_SHARE[self.perspective])
         self._top.setSizes([graph, left, width - graph - left])
-        runs = round(height * RUNS_SHARE) if self.perspective != "explore" else 0
+        runs = round(height * RUNS_SHARE) if self.perspective == "tune" else 0
         log = theme().px(140) if self.log.isVisible() else 0
         self._all.setSizes([height - runs - log, runs, log])
 
