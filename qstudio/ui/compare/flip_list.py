@@ -64,10 +64,10 @@ class FlipModel(QAbstractTableModel):
         """Positions in the flips, as they stand."""
         self._sort: tuple[int, Qt.SortOrder] = (MARGIN_BEFORE, Qt.SortOrder.DescendingOrder)
 
-    def set_flips(self, flips: Flips | None) -> None:
-        """Show other flips, unfiltered."""
+    def set_flips(self, flips: Flips | None, kind: str = "") -> None:
+        """Show other flips: of one kind only, or all (empty)."""
         self.beginResetModel()
-        self.flips, self.cell = flips, None
+        self.flips, self.kind, self.cell = flips, kind, None
         self.places = self._arranged()
         self.endResetModel()
 

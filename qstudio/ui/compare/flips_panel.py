@@ -148,12 +148,16 @@ class FlipsPanel(ShownPanel):
         if flips is not self._shown:
             self._shown = flips
             self.map.set_flips(flips)
-            self.list.flips.set_flips(flips)
-            self._on_filter()
+            self.list.flips.set_flips(flips, str(self.kind.currentData()))
+            self._tell_list()
 
     def _on_filter(self, _value: object = None) -> None:
+        self.list.flips.set_filter(str(self.kind.currentData()), self.map.selected)
+        self._tell_list()
+
+    def _tell_list(self) -> None:
+        """Say what is listed, and whether it can be taken away."""
         cell = self.map.selected
-        self.list.flips.set_filter(str(self.kind.currentData()), cell)
         count = tr("{n} listed").format(n=f"{self.list.flips.rowCount():,}")
         flips = self._shown
         only = (

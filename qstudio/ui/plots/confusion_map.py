@@ -121,24 +121,26 @@ class ConfusionMap(Painted):
         cell, start = self._cell_px(self.viewport().size()), names + lines
         table = flips.confusion[np.ix_(self.shown, self.shown)]
         grid = QPen(palette.color("line"))
-        for row in range(len(self.shown)):
-            for column in range(len(self.shown)):
-                box = QRect(start + column * cell, start + row * cell, cell - 1, cell - 1)
-                if not box.intersects(seen):
-                    continue
-                value = int(table[row, column])
-                ground = self._color(row, column, value) if value else QColor(palette.surface)
-                painter.fillRect(box, ground)
-                if row == column:
-                    painter.setPen(grid)
-                    painter.drawRect(box)
-                text = f"{value:+d}" if value else ""
-                if text and metrics.horizontalAdvance(text) <= cell - 2 and metrics.height() <= cell:
-                    painter.setPen(ink_on(ground))
-                    painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
-                if self.selected == (int(self.shown[row]), int(self.shown[column])):
-                    painter.setPen(QPen(palette.color("accent"), 2))
-                    painter.drawRect(box.adjusted(1, 1, -1, -1))
+        chosen = np.zeros(table.shape, bool)
+        if self.selected is not None:
+            chosen = (self.shown[:, None] == self.selected[0]) & (self.shown[None, :] == self.selected[1])
+        for row, column in np.argwhere((table != 0) | np.eye(len(table), dtype=bool) | chosen).tolist():
+            box = QRect(start + column * cell, start + row * cell, cell - 1, cell - 1)
+            if not box.intersects(seen):
+                continue
+            value = int(table[row, column])
+            ground = self._color(row, column, value) if value else QColor(palette.surface)
+            painter.fillRect(box, ground)
+            if row == column:
+                painter.setPen(grid)
+                painter.drawRect(box)
+            text = f"{value:+d}" if value else ""
+            if text and metrics.horizontalAdvance(text) <= cell - 2 and metrics.height() <= cell:
+                painter.setPen(ink_on(ground))
+                painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+            if chosen[row, column]:
+                painter.setPen(QPen(palette.color("accent"), 2))
+                painter.drawRect(box.adjusted(1, 1, -1, -1))
         self._paint_names(painter, cell, start)
         painter.setPen(palette.color("muted"))
         above, left = (tr("answer"), tr("label")) if flips.labelled else (tr("after"), tr("before"))
