@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qstudio.core.errors import UserError
@@ -118,14 +119,15 @@ def _show(session: Session, engine: Any, options: argparse.Namespace, data: Data
         from qstudio.ui.startup_report import StartupReport
 
         window.startup_report = StartupReport(window, report)  # type: ignore[attr-defined]
-    if _is_project(options.model):
-        window.commands.project.open(options.model)
-        if not session.project.path:
-            window.show_welcome()
+    projects = window.commands.project
+    if _is_project(options.model) or (not options.model and projects.find_crashed()):
+        window.show_opening()
+        # Once the window stands: a project's panels take longer than its first picture may.
+        QTimer.singleShot(0, partial(projects.begin, options.model))
     elif options.model:
         window.commands.await_model(data)
-        window.commands.project.offer_recovery()
-    elif not window.commands.project.recover():
+        projects.offer_recovery()
+    else:
         window.show_welcome()
         if data is not None:
             session.open_data(data)

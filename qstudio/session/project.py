@@ -136,6 +136,8 @@ class Project:
             except (UserError, sqlite3.Error, OSError) as error:
                 self._tell("warning", f"{path} could not be restored: {error}")
                 continue
+            if opened is None:
+                continue
             self._leave()
             self.recorder.take(opened)
             origin = opened.state.facts.origin
@@ -209,6 +211,7 @@ class Project:
         recorder.save()
         self._tell_changed()
         if facts.model is not None:
+            recorder.read_ahead()
             self.files.find()
 
     def _tell_changed(self) -> None:

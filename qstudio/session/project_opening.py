@@ -124,7 +124,8 @@ def _copy(name: str, root: str, in_use: bool, reason: str) -> Opened:
             lock.release()
         raise
     # A run in progress goes on in the other window: here it can only be shown as far as it was.
-    state = replace(_stopped(state), facts=replace(state.facts, origin=name))
+    known = (len(state.edits), len(state.runs))
+    state = replace(_stopped(state), facts=replace(state.facts, origin=name, known=known))
     return Opened(file, lock if isinstance(lock, ProjectLock) else None, state, name, reason)
 
 
@@ -168,8 +169,8 @@ def recoverable(root: str) -> tuple[str, ...]:
     return paths[:KEPT_AUTOSAVES]
 
 
-def recover(path: str) -> Opened:
-    """Open an autosave to go on with it as work without a file.
+def recover(path: str) -> Opened | None:
+    """Open an autosave to go on with it as work without a file; None where it is a copy that nothing was done in.
 
     Raises:
         UserError: It is damaged, or another window has it.
@@ -182,6 +183,11 @@ def recover(path: str) -> Opened:
     except BaseException:
         lock.release()
         raise
+    if state.facts.known == (len(state.edits), len(state.runs)):
+        file.close()
+        remove_files(path)
+        lock.release()
+        return None
     return Opened(file, lock, _stopped(state), crashed=True)
 
 

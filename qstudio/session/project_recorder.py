@@ -15,15 +15,16 @@ from qstudio.session.options import Notice
 from qstudio.session.project_notes import ProjectNotes
 from qstudio.session.project_opening import Opened, begin_autosave, put_away
 from qstudio.session.project_statistics import KEPT_KEYS, activations_key, fits_weights, weights_key
-from qstudio.session.store.project_file import ProjectFile, remove_files, words_of
+from qstudio.session.store.project_file import ProjectFile, read_statistics, remove_files, words_of
 from qstudio.session.store.state import DataPlace, Facts, ModelPlace, ProjectState
 from qstudio.session.store.writer import Outcome, Task, Writer, checkpoint, store_statistics
 
 if TYPE_CHECKING:
     from qstudio.session.session import Session
 
-SAVES_BETWEEN_CHECKPOINTS = 100
-"""Transactions after which the writer's thread brings the log into the file."""
+SAVES_BETWEEN_CHECKPOINTS = 1000
+"""Transactions after which the writer's thread brings the log, about 20 MB by then, into the file. The first write
+after it waits for the disk, 20 ms where all others take one."""
 
 
 class Recorder:
@@ -55,6 +56,8 @@ class Recorder:
         self._writer: Writer | None = None
         self._statistics: tuple[str, ...] = ()
         self._saves = 0
+        self._read: dict[str, dict[str, SiteStatistics]] = {}
+        """Statistics that were read while the model was being opened, by key."""
         session.recipe_changed.connect(self._on_work)
         session.runs_changed.connect(self._on_work)
         session.run_selected.connect(self._on_work)
@@ -68,7 +71,7 @@ class Recorder:
     def take(self, opened: Opened) -> None:
         """Write into this file from now on."""
         self.opened, self.trouble, self._saves = opened, "", 0
-        self._statistics = opened.state.facts.statistics
+        self._statistics, self._read = opened.state.facts.statistics, {}
         self._begin_writer(opened.file.path)
 
     def end(self, keep: bool) -> None:
@@ -129,6 +132,7 @@ class Recorder:
 
     def _state(self) -> ProjectState:
         session = self._session
+        copy = self.opened if self.opened is not None and self.opened.read_only else None
         facts = Facts(
             model=self.model,
             data=self.data,
@@ -141,7 +145,8 @@ class Recorder:
             perspective=self.notes.perspective,
             layout=self.notes.layout,
             program=qstudio.__version__,
-            origin=self.opened.path if self.opened is not None and self.opened.read_only else "",
+            origin=copy.path if copy is not None else "",
+            known=copy.state.facts.known if copy is not None else None,
             statistics=self._statistics,
         )
         history = session.history
@@ -213,10 +218,27 @@ class Recorder:
         self.put(store_statistics(key, sites.values(), self._statistics), then)
         self.save()
 
+    def read_ahead(self) -> None:
+        """Read the statistics while the model is being opened: those of a large model take 100 ms."""
+        if self.opened is None or not self._statistics:
+            return
+        keys, path = self._statistics, self.opened.file.path
+
+        def read(connection: sqlite3.Connection) -> dict[str, dict[str, SiteStatistics]]:
+            return {key: read_statistics(connection, key, path) for key in keys}
+
+        def then(outcome: Outcome) -> None:
+            self._read = outcome.value or {}  # what cannot be read is measured again
+
+        self.put(read, then)
+
     def kept_statistics(self, key: str) -> dict[str, SiteStatistics]:
         """Return statistics that were kept; none where they are damaged, as they are measured again then."""
         if not key or self.opened is None or key not in self._statistics:
             return {}
+        self.take_in()
+        if key in self._read:
+            return self._read.pop(key)
         try:
             return self.opened.file.statistics(key)
         except (UserError, sqlite3.Error):

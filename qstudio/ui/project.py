@@ -143,10 +143,23 @@ class ProjectCommands(QObject):
             self._show_opened()
         return found
 
+    def begin(self, path: str) -> None:
+        """Open the project the program was started with; without one restore what a crash left."""
+        if path:
+            self.open(path)
+        else:
+            self.recover()
+        if not self.session.opening and not self.session.runs:
+            self.window.show_welcome()
+
+    def find_crashed(self) -> bool:
+        """Return whether a crash has left work without a project."""
+        self.has_crashed = bool(recoverable(self.session.project.recorder.autosave_root))
+        return self.has_crashed
+
     def offer_recovery(self) -> None:
         """Say that a crash left something, where the person asked for something else."""
-        self.has_crashed = bool(recoverable(self.session.project.recorder.autosave_root))
-        if self.has_crashed:
+        if self.find_crashed():
             text = tr("QStudio was not closed in order; what was open without a project is kept.")
             self.session.notice_posted.emit(Notice("warning", text, action=("restore_crashed", tr("Restore"))))
 

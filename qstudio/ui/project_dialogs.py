@@ -49,10 +49,12 @@ class ProjectDialog(QDialog):
         self.column.addWidget(self.text)
         self.column.addWidget(self.buttons)
 
-    def add_button(self, text: str, role: QDialogButtonBox.ButtonRole, tooltip: str) -> QPushButton:
-        """Add a button and return it."""
-        button = self.buttons.addButton(tr(text), role)
+    def add_button(self, text: str, role: QDialogButtonBox.ButtonRole, tooltip: str, look: str = "flat") -> QPushButton:
+        """Add a button and return it; the one to take has the look "primary"."""
+        button = QPushButton(tr(text))
+        button.setProperty("role", look)
         button.setToolTip(tr(tooltip))
+        self.buttons.addButton(button, role)
         return button
 
 
@@ -67,7 +69,7 @@ class MissingModelDialog(ProjectDialog):
     """The results are looked at without the model."""
 
     def __init__(self, place: ModelPlace, parent: QWidget) -> None:
-        text = tr("It was at {path}. Its runs and its history are here; with the model they can be gone on with.")
+        text = tr("It was at {path}. Runs and history are here; choose the file to go on with them.")
         super().__init__(
             tr("Find the model"),
             tr("{name} is not where it was").format(name=os.path.basename(place.path)),
@@ -83,8 +85,9 @@ class MissingModelDialog(ProjectDialog):
         self.status.hide()
         self.column.insertWidget(2, self.status)
         roles = QDialogButtonBox.ButtonRole
-        self.choose = self.add_button("Choose the file…", roles.ActionRole, "Its content is compared with the model's")
-        self.choose.setProperty("role", "primary")
+        self.choose = self.add_button(
+            "Choose the file…", roles.ActionRole, "Its content is compared with the model's", "primary"
+        )
         self.anyway = self.add_button(
             "Open it all the same",
             roles.ActionRole,
@@ -159,8 +162,8 @@ class EmbedDialog(ProjectDialog):
             tr("Put in ({size})").format(size=format_bytes(total)),
             roles.AcceptRole,
             "The project's file grows by this; the files themselves stay where they are",
+            "primary",
         )
-        put.setProperty("role", "primary")
         put.clicked.connect(self.wanted)
         put.clicked.connect(self.accept)
         if inside:

@@ -251,6 +251,27 @@ def test_the_second_window_reads_and_says_why(desk: Callable[[], Desk], place: s
     assert (fourth.project.read_only, fourth.session.undo_label) == ("", "four")
 
 
+def test_a_copy_that_nothing_was_done_in_is_no_work_to_restore(
+    desk: Callable[[], Desk], place: str, tmp_path: Path
+) -> None:
+    state = str(tmp_path / "state")
+    first = desk()
+    first.open_model(place)
+    first.project.save_as(tmp_path / "work")
+    for changes in (False, True):
+        reader = desk()
+        reader.project.recorder.autosave_root = state
+        reader.project.open(tmp_path / "work.qsproj")
+        reader.answer_model()
+        if changes:
+            reader.session.set_layers("two", ("conv1",), weight_bits=2)
+        reader.abandon()
+        later = desk()
+        later.project.recorder.autosave_root = state
+        assert later.project.recover() is changes
+    assert later.notices == ["QStudio was not closed in order: the last state of work.qsproj is restored."]
+
+
 def test_a_lock_of_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     target = tmp_path / "work.qsproj"
     (tmp_path / "work.qsproj.lock").write_text(json.dumps({"pid": 2**22 + 1, "host": "gone"}))

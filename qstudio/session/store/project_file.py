@@ -164,12 +164,7 @@ class ProjectFile:
             UserError: They are damaged.
             sqlite3.Error: They cannot be read.
         """
-        query = "SELECT site, value FROM statistics WHERE key = ? AND length(value) <= ?"
-        found = self._connection.execute(f"{query} LIMIT {MOST_ROWS}", (key, MOST_BYTES)).fetchall()
-        sites = {str(site): unpack(value, self.path) for site, value in found}
-        if any(statistics.site != site for site, statistics in sites.items()):
-            raise UserError("statistics have another name inside", self.path)
-        return sites
+        return read_statistics(self._connection, key, self.path)
 
     def embedded(self) -> tuple[Embedded, ...]:
         """Return what of model and data is inside.
@@ -188,6 +183,20 @@ class ProjectFile:
             self._connection.close()
             return
         self._connection.close()
+
+
+def read_statistics(connection: sqlite3.Connection, key: str, where: str) -> dict[str, SiteStatistics]:
+    """Return the statistics kept under a key, by site; none where there are none.
+
+    Raises:
+        UserError: They are damaged.
+        sqlite3.Error: They cannot be read.
+    """
+    query = f"SELECT site, value FROM statistics WHERE key = ? AND length(value) <= ? LIMIT {MOST_ROWS}"
+    sites = {str(site): unpack(value, where) for site, value in connection.execute(query, (key, MOST_BYTES))}
+    if any(statistics.site != site for site, statistics in sites.items()):
+        raise UserError("statistics have another name inside", where)
+    return sites
 
 
 @contextmanager

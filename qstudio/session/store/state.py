@@ -63,6 +63,8 @@ class Facts:
     """Version that wrote last."""
     origin: str = ""
     """Of an autosave: the project it belongs to, which could not be written; empty = it has no file yet."""
+    known: tuple[int, int] | None = None
+    """Of a copy: edits and runs that `origin` holds too; None = it is no copy."""
     statistics: tuple[str, ...] = ()
     """Keys of the statistics that belong to the open model and data; others are removed."""
 
