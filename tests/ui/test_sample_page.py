@@ -26,7 +26,8 @@ from qstudio.ui.inspector.sample_words import best_scores, channels_across, inpu
 from qstudio.ui.inspector.weight_images import channel_at, weight_images, weight_words
 from qstudio.ui.main_window import MainWindow
 from qstudio.ui.plots.colour_maps import diverging_table, mapped, viridis_table
-from qstudio.ui.plots.image_grid import Image, ImageGrid
+from qstudio.ui.plots.image_grid import ImageGrid
+from qstudio.ui.plots.images import Image
 from qstudio.ui.theme import theme
 
 LAYER = "block0.conv"
@@ -243,6 +244,23 @@ def test_a_sample_that_is_asked_for_comes_to_the_front(studio: Any, panel: Inspe
     assert panel.tabs.currentIndex() == SAMPLE
     assert panel.sample.number.value() == 12
     assert panel.sample.verdict.full_text
+
+
+def test_a_low_panel_gives_its_room_to_the_maps(studio: Any, panel: InspectorPanel) -> None:
+    panel.tabs.setCurrentIndex(SAMPLE)
+    studio.settle()
+    page = panel.sample
+    assert len(page.scores.scores) == 5
+    assert panel.why.isVisible()
+    panel.resize(560, 560)
+    studio.settle()
+    assert [score.name for score in page.scores.scores[:2]] == ["class 3", "class 8"]
+    assert len(page.scores.scores) == 3
+    assert not panel.why.isVisible()
+    seen = page.maps.grid.mapTo(page, QPoint(0, 0)).y()
+    assert seen < page.viewport().height() - 100
+    panel.tabs.setCurrentIndex(0)
+    assert panel.why.isVisible()
 
 
 def test_the_window_leaves_another_perspective_for_a_sample(studio: Any) -> None:

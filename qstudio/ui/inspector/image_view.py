@@ -10,7 +10,8 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from qstudio.ui.inspector.labels import ElidedLabel
 from qstudio.ui.inspector.segments import Segment, Segments
-from qstudio.ui.plots.image_grid import Image, ImageGrid, Place
+from qstudio.ui.plots.image_grid import ImageGrid
+from qstudio.ui.plots.images import Image, Place
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from PySide6.QtCore import QSize
-from PySide6.QtGui import QShowEvent
+from PySide6.QtGui import QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from qstudio.core.model_info import LayerInfo
@@ -23,6 +23,9 @@ from qstudio.ui.theme import theme
 SIDES: tuple[Side, ...] = ("weight", "activation")
 CHANNELS, SAMPLE, IMAGE = 2, 3, 4
 """Tabs after those of the two sides."""
+
+CARD_PX = 720
+"""A lower panel leaves out what was found while pictures are looked at: they need the room."""
 
 Page = SitePage | ChannelPage | SamplePage | WeightImagePage
 
@@ -110,7 +113,18 @@ class InspectorPanel(QFrame):
         self._stale = set(range(self.tabs.count()))
         self._refresh_open_tab()
 
+    def _make_room(self) -> None:
+        """Show what was found below the pages, unless a picture needs the room."""
+        needed = self.tabs.currentIndex() in (SAMPLE, IMAGE) and self.height() < theme().px(CARD_PX)
+        self.why.setVisible(not needed)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Use the room there is."""
+        super().resizeEvent(event)
+        self._make_room()
+
     def _on_tab_changed(self, _index: int) -> None:
+        self._make_room()
         self._refresh_open_tab()
 
     def showEvent(self, event: QShowEvent) -> None:

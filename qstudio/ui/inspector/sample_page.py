@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtGui import QHideEvent, QKeyEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QKeyEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -23,6 +23,7 @@ from qstudio.session.session import Session
 from qstudio.ui.inspector.image_view import ImageView
 from qstudio.ui.inspector.labels import ElidedLabel, ThemedLabel
 from qstudio.ui.inspector.sample_words import (
+    SHOWN_CLASSES,
     are_classes,
     best_scores,
     channels_across,
@@ -41,8 +42,11 @@ from qstudio.ui.plots.score_bars import ScoreBars
 from qstudio.ui.text import format_db, tr
 from qstudio.ui.theme import theme
 
-INPUT_PX = 152
-"""As high as the scores of five classes."""
+INPUT_PX = (152, 100)
+"""As high as the scores of five classes, or of three where there is little room."""
+STRIP_PX = (92, 66)
+COMPACT_PX = 640
+"""Below this height the parts above the maps are made smaller, so that the maps are seen."""
 
 
 class SamplePage(QScrollArea):
@@ -57,6 +61,7 @@ class SamplePage(QScrollArea):
         self.layer: LayerInfo | None = None
         self._withdraw: Callable[[], None] | None = None
         self._drawn: tuple[object, ...] = ()
+        self._compact: bool | None = None
         self.number = NumberBox(0, 0, whole=True)
         self.count = ThemedLabel(role="muted")
         self.previous = QPushButton("◀")
@@ -104,16 +109,13 @@ class SamplePage(QScrollArea):
             button.setToolTip(words)
             button.setAccessibleName(words)
             button.setFixedWidth(theme().px(32))
-        self.input.setFixedSize(theme().px(INPUT_PX), theme().px(INPUT_PX))
         self.input.setToolTip(tr("The sample as it is stored in the data"))
-        self.scores.setMinimumHeight(theme().px(INPUT_PX))
         self.scores.setToolTip(
             tr(
                 "The largest class probabilities (softmax of the output), in percent: float above, quantized below.\n"
                 "✓ marks the label. Good: the same class is first, by about the same margin."
             )
         )
-        self.strip.setFixedHeight(theme().px(92))
         self.strip.setToolTip(
             tr(
                 "Signal to quantization noise of this sample at the output of every layer, in dB: higher is better,\n"
@@ -158,6 +160,26 @@ class SamplePage(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(self.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Give the parts above the maps the room there is for them."""
+        compact = self.viewport().height() < theme().px(COMPACT_PX)
+        if compact == self._compact:
+            return
+        self._compact = compact
+        side = theme().px(INPUT_PX[compact])
+        self.input.setFixedSize(side, side)
+        self.scores.setFixedHeight(side)
+        self.strip.setFixedHeight(theme().px(STRIP_PX[compact]))
+        trace = self._session.pictures.trace
+        if trace is not None and self._drawn:
+            self._show_scores(trace, self.scores.faded)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Use the room there is."""
+        super().resizeEvent(event)
+        self._fit()
 
     # ---- following
 
@@ -227,7 +249,7 @@ class SamplePage(QScrollArea):
         image = input_image(trace.stored)
         self.input.set_images((image,) if image is not None else ())
         self.input.set_message("" if image is not None else token_words(trace.stored))
-        self.scores.set_scores(best_scores(trace), are_classes(trace), faded)
+        self._show_scores(trace, faded)
         self.strip.set_layers(
             tuple(StripLayer(maps.layer, maps.sqnr_db, maps.argmax_flips) for maps in trace.layers),
             trace.flips_at,
@@ -235,6 +257,10 @@ class SamplePage(QScrollArea):
         )
         self.notes.setText(". ".join(trace.notes))
         self.notes.setVisible(bool(trace.notes))
+
+    def _show_scores(self, trace: SampleTrace, faded: bool) -> None:
+        count = 3 if self._compact else SHOWN_CLASSES
+        self.scores.set_scores(best_scores(trace, count), are_classes(trace), faded)
 
     def _show_layer(self, trace: SampleTrace, faded: bool) -> None:
         name = self.layer.name if self.layer is not None else ""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qstudio.core.inspection import LayerMaps, SampleTrace
 from qstudio.session.session import Session
 from qstudio.ui.data.colormap import as_plane, is_picture
-from qstudio.ui.plots.image_grid import Image, Place
+from qstudio.ui.plots.images import Image, Place
 from qstudio.ui.plots.score_bars import Score
 from qstudio.ui.text import format_value, tr
 
@@ -52,13 +52,13 @@ def are_classes(trace: SampleTrace) -> bool:
     return len(scores) > 1 and bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-2
 
 
-def best_scores(trace: SampleTrace) -> tuple[Score, ...]:
-    """Return the classes with the largest scores on either side, the float network's first."""
+def best_scores(trace: SampleTrace, count: int = SHOWN_CLASSES) -> tuple[Score, ...]:
+    """Return the `count` classes with the largest scores on either side, the float network's first."""
     first, second = trace.float_scores, trace.quantized_scores
     if not len(first):
         return ()
     largest = np.maximum(np.abs(first), np.abs(second)) if not are_classes(trace) else np.maximum(first, second)
-    chosen = np.argsort(-largest, kind="stable")[:SHOWN_CLASSES].tolist()
+    chosen = np.argsort(-largest, kind="stable")[:count].tolist()
     tops = (int(first.argmax()), int(second.argmax())) if are_classes(trace) else (-1, -1)
     chosen.sort(key=lambda number: -float(first[number]))
     return tuple(

@@ -14,7 +14,7 @@ from qstudio.session.session import Session
 from qstudio.ui.inspector.image_view import ImageView
 from qstudio.ui.inspector.sample_words import three_values
 from qstudio.ui.inspector.situation import why_no_site
-from qstudio.ui.plots.image_grid import Image, Place
+from qstudio.ui.plots.images import Image, Place
 from qstudio.ui.text import format_value, tr
 from qstudio.ui.theme import theme
 

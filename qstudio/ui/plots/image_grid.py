@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +12,11 @@ from PySide6.QtGui import QColor, QHelpEvent, QImage, QMouseEvent, QPaintEngine,
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from qstudio.ui.plots.colour_maps import diverging_table, mapped, photograph, viridis_table
+from qstudio.ui.plots.images import Image, Place, range_of, short
 from qstudio.ui.plots.painted import Painted
 from qstudio.ui.plots.take_away import Column
 from qstudio.ui.text import tr
 from qstudio.ui.theme import Palette, mix, theme
-
-Kind = Literal["value", "error", "difference", "picture"]
 
 TITLE_PX = 18
 GAP_PX = 8
@@ -33,33 +30,6 @@ SCALE_PX = 48
 """Room at the right of a curve for the ends of its scale."""
 CURVE_RATIO = 3.0
 """Width of a curve over its height, where there is room."""
-
-Place = tuple[int, int]
-"""Row and column in an array."""
-
-
-@dataclass(frozen=True, eq=False)
-class Image:
-    """One array to be shown."""
-
-    title: str
-    values: NDArray[Any]
-    """[R, C]; [R, C, 3] bytes of a photograph. One row is drawn as a curve."""
-    kind: Kind = "value"
-    """"value" and "error" in viridis, "difference" around 0 in a diverging map, "picture" as bytes."""
-    tile: tuple[int, int] = (0, 0)
-    """Rows and columns of one channel or kernel; (0, 0) = the array is one."""
-    tiles: int = 0
-    """How many tiles there are, in reading order; those beyond are not painted. 0 = all."""
-    colour: str = "text"
-    """Of a curve, as the palette names it."""
-    factor: tuple[int, int] = (1, 1)
-    """Rows and columns of the first image that stand behind one of this one's values."""
-
-    @property
-    def is_curve(self) -> bool:
-        """Whether it is drawn as a curve: a vector has no second dimension to show."""
-        return self.values.ndim == 2 and self.values.shape[0] == 1 and self.kind != "picture"
 
 
 class ImageGrid(Painted):
@@ -83,7 +53,6 @@ class ImageGrid(Painted):
         self.marked: Place | None = None
         """Tile that is marked: its row and column among the tiles."""
         self._pixels: tuple[QImage | None, ...] = ()
-        self.setAccessibleDescription(name)
 
     # ---- content
 
@@ -100,7 +69,14 @@ class ImageGrid(Painted):
         """
         self.images, self.faded, self.hovered = images, faded, None
         kinds = dict.fromkeys(image.kind for image in images)
-        self.ranges = {kind: _range(scale_of or images, kind) for kind in kinds}
+        self.ranges = {kind: range_of(scale_of or images, kind) for kind in kinds}
+        self.setAccessibleDescription(
+            "; ".join(
+                f"{', '.join(image.title for image in images if image.kind == kind)}: {short(low)} … {short(high)}"
+                for kind, (low, high) in self.ranges.items()
+                if kind != "picture"
+            )
+        )
         self._make_pixels()
         self.refresh()
 
@@ -283,7 +259,7 @@ class ImageGrid(Painted):
         line = painter.fontMetrics().height()
         for value, top in ((high, rect.top()), (low, rect.bottom() - line)):
             words = QRectF(rect.right() + theme().px(4), top, theme().px(SCALE_PX), line)
-            painter.drawText(words, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, _short(value))
+            painter.drawText(words, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, short(value))
 
     def _paint_marks(self, painter: QPainter, rect: QRectF, image: Image, palette: Palette) -> None:
         rows, columns = image.values.shape[:2]
@@ -319,10 +295,10 @@ class ImageGrid(Painted):
             painter.setPen(palette.color("muted"))
             words = QRectF(left, rect.top() + theme().px(10), wide, rect.height() - theme().px(10))
             middle = Qt.AlignmentFlag.AlignVCenter
-            painter.drawText(words, middle | Qt.AlignmentFlag.AlignLeft, _short(low))
-            painter.drawText(words, middle | Qt.AlignmentFlag.AlignRight, _short(high))
+            painter.drawText(words, middle | Qt.AlignmentFlag.AlignLeft, short(low))
+            painter.drawText(words, middle | Qt.AlignmentFlag.AlignRight, short(high))
             title = "0" if kind == "difference" and wide < theme().px(150) else names[kind]
-            ends = painter.fontMetrics().horizontalAdvance(_short(low) + _short(high) + title)
+            ends = painter.fontMetrics().horizontalAdvance(short(low) + short(high) + title)
             if ends + 2 * pad < wide:
                 painter.drawText(words, middle | Qt.AlignmentFlag.AlignHCenter, title)
 
@@ -357,7 +333,9 @@ class ImageGrid(Painted):
         """Tell in a tooltip what is under the mouse, elsewhere what the figure is."""
         if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
             place = self.place_at(event.pos()) if not self.message else None
-            words = (self.place_help(place) if place is not None else "") or self.toolTip()
+            where, _, values = (self.place_help(place) if place is not None else "").partition(": ")
+            # Narrow, so that it covers little of what is looked at.
+            words = "\n".join([where, *values.split(", ")]) if values else self.toolTip()
             QToolTip.showText(event.globalPos(), words, self)
             return True
         if event.type() == QEvent.Type.Leave:
@@ -378,20 +356,3 @@ class ImageGrid(Painted):
             titles = [image.title or tr("value")] if len(parts) == 1 else ["red", "green", "blue"]
             found += list(zip(titles, parts, strict=True))
         return tuple(found)
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
-
-
-def _range(images: tuple[Image, ...], kind: str) -> tuple[float, float]:
-    """Return the ends of a scale: symmetric for differences, from 0 for errors."""
-    arrays = [image.values for image in images if image.kind == kind and image.values.size]
-    if kind == "picture" or not arrays:
-        return 0.0, 255.0
-    low = min(float(np.nan_to_num(values).min()) for values in arrays)
-    high = max(float(np.nan_to_num(values).max()) for values in arrays)
-    if kind == "difference":
-        reach = max(-low, high)
-        return -reach, reach
-    return (0.0, high) if kind == "error" else (low, high)
