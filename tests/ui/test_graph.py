@@ -148,6 +148,16 @@ def test_metrics_of_the_model_itself(studio: Any, panel: GraphPanel, metric: str
         assert sum(values.values()) == pytest.approx(100, abs=3), "all but encodings of outputs"
 
 
+def test_exact_weight_errors_are_asked_for_what_is_seen(studio: Any, panel: GraphPanel) -> None:
+    studio.qtbot.waitUntil(lambda: look(panel, CONV1).value == "44.0 dB")  # the engine's answer; "~" before
+    asked = [request for request in studio.engine.asked if type(request).__name__ == "LayerPreview"]
+    assert len(asked) == len({request.layer for request in asked})
+    last = studio.session.model.layers[-1].name
+    assert last not in {request.layer for request in asked}, "it is out of sight"
+    studio.session.select([last])
+    studio.qtbot.waitUntil(lambda: look(panel, last).value == "44.0 dB")
+
+
 def test_no_colour_shows_nodes_without_figures(studio: Any, panel: GraphPanel) -> None:
     panel.set_metric("none")
     assert (panel.drawing.colors == PLAIN).all()  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from qstudio.core.graph_layout import layout_steps
 from qstudio.core.recipe import Recipe
+from qstudio.core.scheme import Scheme
 from qstudio.session.graph_metrics import METRIC, OF_DEPTH, GraphFigures
 from qstudio.session.graph_view import GraphView, fold, view_steps
 from qstudio.session.session import Session
@@ -25,6 +26,9 @@ from qstudio.ui.theme import theme
 
 MOST_OPEN = 150
 """Models with more nodes start with their repeated blocks closed."""
+PREVIEW_DELAY_MS = 150
+MOST_ASKED = 100
+"""Exact weight errors asked for at a time: 2 ms of the engine each."""
 REPAINT_MS = 60
 """Figures that arrive one by one are painted together."""
 
@@ -51,6 +55,12 @@ class GraphPanel(QWidget):
         self._repaint.setSingleShot(True)
         self._repaint.setInterval(REPAINT_MS)
         self._repaint.timeout.connect(self._on_repaint)
+        self._resting = QTimer(self)
+        self._resting.setSingleShot(True)
+        self._resting.setInterval(PREVIEW_DELAY_MS)
+        self._resting.timeout.connect(self._ask_exact)
+        self._asked: dict[str, Scheme] = {}
+        """Schemes that exact weight errors were asked for."""
         self._pending: set[str] | None = set()
         """Layers with new figures that are not painted yet; None = all."""
         self.canvas = GraphCanvas(self)
@@ -70,6 +80,7 @@ class GraphPanel(QWidget):
         self.canvas.extend_menu = self._extend_menu
         self.canvas.picked.connect(self._on_picked)
         self.canvas.toggled.connect(self.toggle)
+        self.canvas.moved.connect(self._on_moved)
         self.canvas.search_wanted.connect(self.head.search.begin)
         self.canvas.next_wanted.connect(self.head.search.step)
         self.canvas.notice_posted.connect(session.notice_posted.emit)
@@ -94,7 +105,7 @@ class GraphPanel(QWidget):
     @property
     def working(self) -> bool:
         """Whether the graph is being laid out, or figures are being computed or wait to be painted."""
-        return self._building.busy or self._learning.busy or self._repaint.isActive()
+        return self._building.busy or self._learning.busy or self._repaint.isActive() or self._resting.isActive()
 
     def rebuild(self, anchor: str = "") -> None:
         """Lay the model out anew, in slices; the item named by `anchor` stays where it is on the screen."""
@@ -245,6 +256,25 @@ class GraphPanel(QWidget):
 
     def _on_learnt(self, _value: object) -> None:
         self._on_repaint()
+        self._on_moved()
+
+    def _on_moved(self) -> None:
+        if self.dresser.metric == "weight_sqnr" and self.isVisible():
+            self._resting.start()
+
+    def _ask_exact(self) -> None:
+        """Ask for the exact weight errors of the layers that are seen, once nothing has moved for a while."""
+        drawing, model = self.drawing, self._session.model
+        if drawing is None or model is None or not self.isVisible():
+            return
+        items = drawing.view.items
+        seen = [name for node in drawing.nodes_in(self.canvas.seen()).tolist() for name in items[node].layers]
+        for name in seen[:MOST_ASKED]:
+            layer = model.layer(name)
+            scheme = self._session.settings(name).weight_scheme()
+            if layer.weight is not None and not layer.unsupported and self._asked.get(name) != scheme:
+                self._asked[name] = scheme
+                self._session.request_preview(name)
 
     def _dress_soon(self, layer: str = "") -> None:
         """Show a layer's new figure (all where it is not named), together with others that arrive soon."""
@@ -266,6 +296,7 @@ class GraphPanel(QWidget):
 
     def _on_model_changed(self, _model: object) -> None:
         self.figures.forget()
+        self._asked.clear()
         self._whole = None
         self._learning.stop()
         self.canvas.current = ""
@@ -331,6 +362,7 @@ class GraphPanel(QWidget):
         self._want_depth()
         self._learning.stop()
         self._repaint.stop()
+        self._resting.stop()
         self._dressed = False
         if self._building.busy:
             self._building.stop()
