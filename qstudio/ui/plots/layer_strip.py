@@ -109,6 +109,8 @@ class LayerStrip(Painted):
             painter.fillRect(bar, palette.color("worse" if layer.changed else "quantized"))
             if layer.changed:  # never by colour alone
                 painter.fillRect(bar, QBrush(palette.color("surface"), Qt.BrushStyle.BDiagPattern))
+        if layer.changed:  # seen below the lowest bar too
+            painter.fillRect(QRectF(inner.left(), box.bottom() + 1, inner.width(), 3), palette.color("worse"))
         if layer.name == self.flips_at:
             x, side = inner.left(), theme().px(5)
             painter.setPen(QPen(palette.color("worse"), 2))
