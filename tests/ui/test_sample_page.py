@@ -142,7 +142,9 @@ def move(figure: Any, x: float, y: float) -> None:
 # ---- the sample
 
 
-def test_only_the_open_tab_asks(studio: Any, panel: InspectorPanel, engine: PictureEngine) -> None:
+def test_the_tab_asks_only_while_it_is_open_and_leads_on(
+    studio: Any, panel: InspectorPanel, engine: PictureEngine
+) -> None:
     assert not asked(engine, TraceSample)
     assert not asked(engine, PictureWeights)
     panel.tabs.setCurrentIndex(SAMPLE)
@@ -156,8 +158,26 @@ def test_only_the_open_tab_asks(studio: Any, panel: InspectorPanel, engine: Pict
     studio.settle()
     assert asked(engine, TraceSample)[-1].preview.recipe == studio.session.recipe
 
+    # A sample that is asked for comes to the front.
+    panel.tabs.setCurrentIndex(0)
+    studio.session.pictures.show_sample(12)
+    studio.settle()
+    assert panel.tabs.currentIndex() == SAMPLE
+    assert panel.sample.number.value() == 12
+    assert panel.sample.verdict.full_text
 
-def test_a_sample_is_shown_with_its_scores_and_layers(page: Any) -> None:
+    # A click on a map selects the channel.
+    panel.tabs.setCurrentIndex(SAMPLE)
+    studio.settle()
+    grid = panel.sample.maps.grid
+    rect = grid._rects(grid.viewport().size())[0]
+    click(grid, rect.left() + 0.5 * rect.width() / 3 + rect.width() / 3, rect.top() + 3)
+    assert panel.tabs.currentIndex() == CHANNELS
+    assert panel.channels.side == "activation"
+    assert panel.channels.hovered.text().startswith("channel 1: ")
+
+
+def test_a_sample_is_shown_with_its_scores_layers_and_maps(studio: Any, page: Any) -> None:
     assert page.message == ""
     assert page.verdict.full_text == "✗ Flips to wrong: class 3 → class 8"
     assert page.verdict.property("role") == "worse"
@@ -173,8 +193,7 @@ def test_a_sample_is_shown_with_its_scores_and_layers(page: Any) -> None:
     assert not page.maps.grid.message
     assert [image.title for image in page.maps.grid.images] == ["float", "quantized", "quantized − float"]
 
-
-def test_a_click_in_the_strip_selects_the_layer(studio: Any, page: Any) -> None:
+    # A click in the strip, or an arrow, selects the layer.
     plot = page.strip._plot(page.strip.viewport().size())
     step = plot.width() / len(page.strip.layers)
     click(page.strip, plot.left() + 3.5 * step, plot.center().y())
@@ -185,8 +204,7 @@ def test_a_click_in_the_strip_selects_the_layer(studio: Any, page: Any) -> None:
     assert studio.session.selection == (page.strip.layers[2].name,)
     assert "from here on the class is the quantized one" in page.strip.words(page.strip.layers[2])
 
-
-def test_space_flips_float_and_quantized_on_one_scale(studio: Any, page: Any) -> None:
+    # Space flips float and quantized on one scale.
     both = page.maps.grid.ranges["value"]
     studio.key(page.maps.grid, Qt.Key.Key_Space)
     assert page.maps.view == "quantized"
@@ -217,6 +235,22 @@ def test_samples_are_stepped_through_and_typed(studio: Any, page: Any, engine: P
     studio.settle()
     assert asked(engine, TraceSample)[-1].index == 58
 
+    # An edit leaves the old picture pale until the new one is there.
+    studio.session.set_layers("4 bits", (LAYER,), weight_bits=4)
+    page.refresh(page.layer)
+    assert page.maps.grid.faded
+    assert page.scores.faded
+    assert page.strip.faded
+    studio.settle()
+    assert not page.maps.grid.faded
+    assert not page.scores.faded
+
+    # Token ids are words.
+    engine.changes = {"stored": np.arange(100, 150)}
+    page.previous.click()
+    studio.settle()
+    assert page.input.message.startswith("50 token ids: 100 101 102")
+
 
 def test_the_next_flipped_sample_is_found_when_a_run_is_there(studio: Any, page: Any, engine: PictureEngine) -> None:
     assert not page.flipped.isEnabled()
@@ -236,14 +270,6 @@ def test_the_next_flipped_sample_is_found_when_a_run_is_there(studio: Any, page:
     assert studio.session.pictures.index == 9
     page.flipped.click()
     assert studio.session.pictures.index == 4
-
-
-def test_a_sample_that_is_asked_for_comes_to_the_front(studio: Any, panel: InspectorPanel) -> None:
-    studio.session.pictures.show_sample(12)
-    studio.settle()
-    assert panel.tabs.currentIndex() == SAMPLE
-    assert panel.sample.number.value() == 12
-    assert panel.sample.verdict.full_text
 
 
 def test_a_low_panel_gives_its_room_to_the_maps(studio: Any, panel: InspectorPanel) -> None:
@@ -279,18 +305,7 @@ def test_the_window_leaves_another_perspective_for_a_sample(studio: Any) -> None
     assert studio.session.pictures.index == 5
 
 
-def test_an_edit_leaves_the_old_picture_pale_until_the_new_one_is_there(studio: Any, page: Any) -> None:
-    studio.session.set_layers("4 bits", (LAYER,), weight_bits=4)
-    page.refresh(page.layer)
-    assert page.maps.grid.faded
-    assert page.scores.faded
-    assert page.strip.faded
-    studio.settle()
-    assert not page.maps.grid.faded
-    assert not page.scores.faded
-
-
-def test_what_is_under_the_mouse_is_read_out(page: Any) -> None:
+def test_what_is_under_the_mouse_is_read_out_and_all_can_be_taken_away(page: Any) -> None:
     grid = page.maps.grid
     rect = grid._rects(grid.viewport().size())[1]
     rows, columns = grid.images[1].values.shape
@@ -305,16 +320,19 @@ def test_what_is_under_the_mouse_is_read_out(page: Any) -> None:
     QApplication.sendEvent(grid.viewport(), QEvent(QEvent.Type.Leave))
     assert page.maps.hovered.full_text == "6 × 8 × 8"
 
-
-def test_a_click_on_a_map_selects_the_channel(studio: Any, panel: InspectorPanel) -> None:
-    panel.tabs.setCurrentIndex(SAMPLE)
-    studio.settle()
-    grid = panel.sample.maps.grid
-    rect = grid._rects(grid.viewport().size())[0]
-    click(grid, rect.left() + 0.5 * rect.width() / 3 + rect.width() / 3, rect.top() + 3)
-    assert panel.tabs.currentIndex() == CHANNELS
-    assert panel.channels.side == "activation"
-    assert panel.channels.hovered.text().startswith("channel 1: ")
+    # Every figure gives its numbers and its picture away.
+    for figure in (page.input, page.scores, page.strip, page.maps.grid):
+        assert figure.accessibleName()
+        assert figure.toolTip()
+        assert figure.picture().width() > 16
+        assert figure.svg().startswith(b"<?xml")
+        assert len(figure.csv_text().splitlines()) > 2
+    lines = page.maps.grid.csv_text().splitlines()
+    assert lines[0] == "row,column,float,quantized,quantized − float"
+    values = page.maps.grid.images[0].values
+    assert len(lines) == 1 + values.size
+    assert float(lines[1].split(",")[2]) == pytest.approx(float(values[0, 0]))
+    assert page.strip.csv_text().splitlines()[3].endswith(",28.0,1")
 
 
 @pytest.mark.parametrize(
@@ -336,11 +354,11 @@ def test_what_is_missing_is_said_in_a_sentence(
     studio = make_studio(engine)
     if change != "no model":
         studio.open("" if change == "no data" else "digits")
-    panel = InspectorPanel(studio.session, studio.bridge)
-    studio.show(panel, 440, 700)
-    panel.tabs.setCurrentIndex(SAMPLE)
+    page = SamplePage(studio.session)
+    studio.show(page, 440, 700)
     studio.settle()
-    assert panel.sample.message.startswith(words)
+    page.refresh(studio.session.current_layer)
+    assert page.message.startswith(words)
     assert not [notice for notice in studio.notices if notice.level == "error"], "it is said where one looks"
 
 
@@ -354,21 +372,6 @@ def test_a_sample_waits_for_the_statistics_and_says_so(studio: Any, engine: Pict
     studio.settle()
     page.refresh(studio.session.current_layer)
     assert page.message == ""
-
-
-def test_figures_give_their_numbers_and_pictures_away(page: Any) -> None:
-    for figure in (page.input, page.scores, page.strip, page.maps.grid):
-        assert figure.accessibleName()
-        assert figure.toolTip()
-        assert figure.picture().width() > 16
-        assert figure.svg().startswith(b"<?xml")
-        assert len(figure.csv_text().splitlines()) > 2
-    lines = page.maps.grid.csv_text().splitlines()
-    assert lines[0] == "row,column,float,quantized,quantized − float"
-    values = page.maps.grid.images[0].values
-    assert len(lines) == 1 + values.size
-    assert float(lines[1].split(",")[2]) == pytest.approx(float(values[0, 0]))
-    assert page.strip.csv_text().splitlines()[3].endswith(",28.0,1")
 
 
 # ---- kinds of samples and outputs
@@ -412,13 +415,6 @@ def test_every_kind_of_sample_has_a_picture(stored: np.ndarray, kind: str, shape
     image = input_image(stored)
     assert image is not None
     assert (image.kind, image.values.shape) == (kind, shape)
-
-
-def test_token_ids_are_words(studio: Any, page: Any, engine: PictureEngine) -> None:
-    engine.changes = {"stored": np.arange(100, 150)}
-    page.next.click()
-    studio.settle()
-    assert page.input.message.startswith("50 token ids: 100 101 102")
 
 
 @pytest.mark.parametrize(
@@ -483,7 +479,9 @@ def test_images_are_painted_where_the_mouse_finds_them(studio: Any, mode: str) -
 # ---- weights
 
 
-def test_a_weight_is_drawn_and_its_kernels_select_channels(studio: Any, panel: InspectorPanel) -> None:
+def test_a_weight_is_drawn_follows_its_scheme_and_selects_channels(
+    studio: Any, panel: InspectorPanel, engine: PictureEngine
+) -> None:
     panel.tabs.setCurrentIndex(IMAGE)
     studio.settle()
     page = panel.image
@@ -502,8 +500,7 @@ def test_a_weight_is_drawn_and_its_kernels_select_channels(studio: Any, panel: I
     assert panel.tabs.currentIndex() == CHANNELS
     assert panel.channels.side == "weight"
 
-
-def test_weights_follow_the_scheme(studio: Any, panel: InspectorPanel, engine: PictureEngine) -> None:
+    # The picture follows the scheme.
     panel.tabs.setCurrentIndex(IMAGE)
     studio.settle()
     studio.session.set_layers("3 bits", (LAYER,), weight_bits=3)
