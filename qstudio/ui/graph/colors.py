@@ -53,18 +53,21 @@ class ColorScale:
     worse: Worse = ""
     log: bool = False
 
-    def step(self, value: float) -> int:
-        """Return the number of a figure's colour; beyond the ends it is that of the end."""
-        if math.isnan(value):
-            return PLAIN
-        low, high = self.low, self.high
+    def steps(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the numbers of figures' colours; beyond the ends it is that of the end, `PLAIN` for NaN."""
+        low, high, at = self.low, self.high, values
         if self.log:
-            low, high, value = (math.log10(max(part, 1e-30)) for part in (low, high, value))
-        share = (value - low) / (high - low) if high > low else 0.5
-        share = min(max(share, 0.0), 1.0)
+            low, high = math.log10(max(low, 1e-30)), math.log10(max(high, 1e-30))
+            at = np.log10(np.maximum(values, 1e-30))
+        share = np.clip((at - low) / (high - low), 0.0, 1.0) if high > low else np.where(np.isnan(at), np.nan, 0.5)
         if self.worse == "low":
             share = 1.0 - share
-        return min(int(share * STEPS), STEPS - 1)
+        steps = np.minimum(np.nan_to_num(share) * STEPS, STEPS - 1).astype(np.int64)
+        return np.where(np.isnan(values), PLAIN, steps)
+
+    def step(self, value: float) -> int:
+        """Return the number of one figure's colour."""
+        return int(self.steps(np.array([value]))[0])
 
 
 def make_scale(

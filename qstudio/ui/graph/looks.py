@@ -67,8 +67,6 @@ class Dresser:
             return
         nodes = {drawing.of_layer[name] for name in layers if name in drawing.of_layer}
         self._write(drawing, nodes)
-        if self.metric == "share":  # each is a share of the sum of all
-            self._measure(drawing, (node for node in range(len(drawing.view.items)) if node not in nodes))
         self._color(drawing)
 
     def dress_steps(self, drawing: Drawing) -> Generator[None, None, None]:
@@ -125,8 +123,7 @@ class Dresser:
         if self.scale is None:
             drawing.colors[:] = PLAIN
             return
-        step = self.scale.step
-        drawing.colors[:] = [step(value) for value in values.tolist()]
+        drawing.colors[:] = self.scale.steps(values)
 
     def widen(self, drawing: Drawing) -> None:
         """Give each edge the width of the noise it carries, unless nothing else is known than before."""

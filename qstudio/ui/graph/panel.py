@@ -10,7 +10,6 @@ from PySide6.QtWidgets import QMenu, QVBoxLayout, QWidget
 
 from qstudio.core.graph_layout import layout_steps
 from qstudio.core.recipe import Recipe
-from qstudio.core.scheme import Scheme
 from qstudio.session.graph_metrics import METRIC, OF_DEPTH, GraphFigures
 from qstudio.session.graph_view import GraphView, fold, view_steps
 from qstudio.session.session import Session
@@ -21,14 +20,14 @@ from qstudio.ui.graph.edit_menu import add_edits
 from qstudio.ui.graph.head import GraphHead
 from qstudio.ui.graph.looks import Dresser
 from qstudio.ui.graph.slices import Slices
+from qstudio.ui.graph.weight_errors import WeightErrors
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
 MOST_OPEN = 150
 """Models with more nodes start with their repeated blocks closed."""
-PREVIEW_DELAY_MS = 150
-MOST_ASKED = 100
-"""Exact weight errors asked for at a time: 2 ms of the engine each."""
+MOST_AT_ONCE = 1500
+"""Nodes that get new looks at once (10 ms a thousand); more do so in slices."""
 REPAINT_MS = 60
 """Figures that arrive one by one are painted together."""
 
@@ -50,20 +49,16 @@ class GraphPanel(QWidget):
         self._following = False
         self._withdraw: Callable[[], None] | None = None
         self._building = Slices(self)
-        self._learning = Slices(self)
+        self._dressing = Slices(self)
         self._repaint = QTimer(self)
         self._repaint.setSingleShot(True)
         self._repaint.setInterval(REPAINT_MS)
         self._repaint.timeout.connect(self._on_repaint)
-        self._resting = QTimer(self)
-        self._resting.setSingleShot(True)
-        self._resting.setInterval(PREVIEW_DELAY_MS)
-        self._resting.timeout.connect(self._ask_exact)
-        self._asked: dict[str, Scheme] = {}
-        """Schemes that exact weight errors were asked for."""
         self._pending: set[str] | None = set()
         """Layers with new figures that are not painted yet; None = all."""
         self.canvas = GraphCanvas(self)
+        self.errors = WeightErrors(session, self.figures, self.canvas)
+        self.errors.learnt.connect(self._dress_soon)
         self.head = GraphHead(self.canvas)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -105,7 +100,8 @@ class GraphPanel(QWidget):
     @property
     def working(self) -> bool:
         """Whether the graph is being laid out, or figures are being computed or wait to be painted."""
-        return self._building.busy or self._learning.busy or self._repaint.isActive() or self._resting.isActive()
+        slices = (self._building, self._dressing, self.errors)
+        return self._repaint.isActive() or any(work.busy for work in slices)
 
     def rebuild(self, anchor: str = "") -> None:
         """Lay the model out anew, in slices; the item named by `anchor` stays where it is on the screen."""
@@ -146,6 +142,7 @@ class GraphPanel(QWidget):
         return drawing
 
     def _on_built(self, drawing: Drawing) -> None:
+        self._dressing.stop()
         self.dresser.widen(drawing)
         drawing.select(self._session.selection)
         self.canvas.show_drawing(drawing, anchor=self._anchor)
@@ -209,11 +206,18 @@ class GraphPanel(QWidget):
         if drawing is None or self._building.busy or not self.isVisible():
             self._dressed = False
             return
-        self.dresser.dress(drawing, layers)
-        self.dresser.widen(drawing)
         self._dressed = True
-        self._show_scale()
-        self.canvas.refresh()
+        if layers is None and len(drawing.view.items) > MOST_AT_ONCE:
+            self._dressing.start(self.dresser.dress_steps(drawing), self._on_dressed)
+            return
+        self.dresser.dress(drawing, layers)
+        self._on_dressed()
+
+    def _on_dressed(self, _value: object = None) -> None:
+        if self.drawing is not None:
+            self.dresser.widen(self.drawing)
+            self._show_scale()
+            self.canvas.refresh()
 
     def _show_scale(self) -> None:
         metric = self.dresser.metric
@@ -233,48 +237,13 @@ class GraphPanel(QWidget):
         self.head.scale.show_scale(scale, self.figures.unit(metric), words)
 
     def _learn(self) -> None:
-        """Estimate weight errors that are not known, those seen first, in slices."""
-        if self.dresser.metric != "weight_sqnr" or self.drawing is None or not self.isVisible():
-            return
-        self._learning.start(self._estimates(), self._on_learnt)
-
-    def _estimates(self) -> Generator[None, None, None]:
-        drawing = self.drawing
-        model = self._session.model
-        if drawing is None or model is None:
-            return
-        items = drawing.view.items
-        seen = [name for node in drawing.nodes_in(self.canvas.seen()).tolist() for name in items[node].layers]
-        for number, name in enumerate((*seen, *drawing.of_layer)):
-            layer = model.layer(name)
-            if self.figures.needs(layer):
-                self.figures.learn(layer)
-                self._dress_soon(name)
-                yield
-            elif number % 64 == 0:
-                yield
-
-    def _on_learnt(self, _value: object) -> None:
-        self._on_repaint()
-        self._on_moved()
+        """Find the weight errors that are not known, where they are looked at."""
+        if self.dresser.metric == "weight_sqnr" and self.isVisible():
+            self.errors.start()
 
     def _on_moved(self) -> None:
         if self.dresser.metric == "weight_sqnr" and self.isVisible():
-            self._resting.start()
-
-    def _ask_exact(self) -> None:
-        """Ask for the exact weight errors of the layers that are seen, once nothing has moved for a while."""
-        drawing, model = self.drawing, self._session.model
-        if drawing is None or model is None or not self.isVisible():
-            return
-        items = drawing.view.items
-        seen = [name for node in drawing.nodes_in(self.canvas.seen()).tolist() for name in items[node].layers]
-        for name in seen[:MOST_ASKED]:
-            layer = model.layer(name)
-            scheme = self._session.settings(name).weight_scheme()
-            if layer.weight is not None and not layer.unsupported and self._asked.get(name) != scheme:
-                self._asked[name] = scheme
-                self._session.request_preview(name)
+            self.errors.ask_soon()
 
     def _dress_soon(self, layer: str = "") -> None:
         """Show a layer's new figure (all where it is not named), together with others that arrive soon."""
@@ -296,9 +265,9 @@ class GraphPanel(QWidget):
 
     def _on_model_changed(self, _model: object) -> None:
         self.figures.forget()
-        self._asked.clear()
+        self.errors.forget()
         self._whole = None
-        self._learning.stop()
+        self._dressing.stop()
         self.canvas.current = ""
         self.canvas.show_drawing(None)
         with QSignalBlocker(self.head.search):
@@ -308,6 +277,8 @@ class GraphPanel(QWidget):
     def _on_recipe_changed(self, recipe: Recipe) -> None:
         changed = self.figures.follow(recipe)
         self._dress(changed)
+        if changed and self.dresser.metric == "share":
+            self._dress_soon()  # the sum of all has changed; the edited layer is shown at once
         if changed is None or changed:
             self._learn()
 
@@ -360,9 +331,9 @@ class GraphPanel(QWidget):
         """Do nothing while hidden."""
         super().hideEvent(event)
         self._want_depth()
-        self._learning.stop()
+        self.errors.stop()
+        self._dressing.stop()
         self._repaint.stop()
-        self._resting.stop()
         self._dressed = False
         if self._building.busy:
             self._building.stop()
