@@ -169,6 +169,10 @@ class History:
         self._at = len(self._line) - 1
         return True
 
+    def branch(self, label: str, recipe: Recipe) -> int:
+        """Add an edit made from the current one to the tree, without going there; return its id."""
+        return self._add(self.current, label, recipe)
+
     def seal(self) -> None:
         """End a merge: the next edit is a step of its own even with the same merge_key."""
         last = self._line[self._at]

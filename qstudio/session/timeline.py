@@ -87,9 +87,13 @@ class Timeline:
         self.changed.emit(self.current)
 
     def _on_runs(self, runs: tuple[Run, ...]) -> None:
-        new = [run.id for run in runs if run.id not in self._run_edits]
-        for number in new:
-            self._run_edits[number] = self.current
-            self._session.history.hold(self.current)
+        history = self._session.history
+        new = [run for run in runs if run.id not in self._run_edits]
+        for run in new:
+            edit = self.current
+            if run.request is not None and run.request.recipe != history.recipe:
+                edit = history.branch("Search", run.request.recipe)  # a search found it and ran it
+            self._run_edits[run.id] = edit
+            history.hold(edit)
         if new:
             self.changed.emit(self.current)

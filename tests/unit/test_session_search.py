@@ -72,8 +72,12 @@ def test_a_search_fills_and_its_recipe_becomes_a_run(engine):
     assert run.request.recipe == chosen.recipe
     assert run.options.seed == run.request.seed == 0
     assert session.selected_run == session.search.run_number == run.id
+    [node] = [node for node in session.timeline.nodes if run.id in node.run_ids]
+    assert node.label == "Search"
+    assert not node.is_current, "what a search finds branches off"
     session.restore_run(run.id)
     assert session.recipe == chosen.recipe
+    assert session.timeline.current == node.id
 
 
 def test_sliding_a_budget_is_one_undoable_step(engine):

@@ -316,7 +316,8 @@ class SensitivityPanel(QFrame):
         words = tr("{c} cells on {s} samples, {n} of them measured now, {t} s").format(
             c=f"{len(result.cells):,}", s=f"{samples:,}", n=f"{result.computed:,}", t=f"{result.seconds:.1f}"
         )
-        return ". ".join((words, *result.notes)), "muted"
+        notes = tr(", {n} notes").format(n=len(result.notes)) if result.notes else ""
+        return words + notes, "muted"
 
     # ---- the map
 
