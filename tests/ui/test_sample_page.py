@@ -166,8 +166,12 @@ def test_the_tab_asks_only_while_it_is_open_and_leads_on(
     assert panel.sample.number.value() == 12
     assert panel.sample.verdict.full_text
 
+    # Space flips from the tabs too.
+    studio.key(panel.tabs.tabBar(), Qt.Key.Key_Space)
+    assert panel.sample.maps.view == "quantized"
+    panel.sample.maps.set_view("all")
+
     # A click on a map selects the channel.
-    panel.tabs.setCurrentIndex(SAMPLE)
     studio.settle()
     grid = panel.sample.maps.grid
     rect = grid._rects(grid.viewport().size())[0]
@@ -499,6 +503,12 @@ def test_a_weight_is_drawn_follows_its_scheme_and_selects_channels(
     click(grid, x, y)
     assert panel.tabs.currentIndex() == CHANNELS
     assert panel.channels.side == "weight"
+
+    # Space flips, also where a figure has the focus.
+    panel.tabs.setCurrentIndex(IMAGE)
+    studio.key(grid, Qt.Key.Key_Space)
+    studio.key(grid, Qt.Key.Key_Space)
+    assert page.images.view == "float"
 
     # The picture follows the scheme.
     panel.tabs.setCurrentIndex(IMAGE)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from qstudio.ui.inspector.labels import ElidedLabel
@@ -71,7 +70,8 @@ class ImageView(QWidget):
 
     def flip(self) -> None:
         """Show the quantized side instead of the float one, or the other way round."""
-        self.set_view("float" if self.view == "quantized" else "quantized")
+        if self.images:
+            self.set_view("float" if self.view == "quantized" else "quantized")
 
     def _draw(self, faded: bool) -> None:
         every = tuple(self.images.values())
@@ -84,10 +84,3 @@ class ImageView(QWidget):
     def _on_hovered(self, place: Place | None) -> None:
         words = self.place_words(place) if place is not None else ""
         self.hovered.set_full_text(words or self.idle_words)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Flip with Space."""
-        if event.key() == Qt.Key.Key_Space and self.images:
-            self.flip()
-        else:
-            super().keyPressEvent(event)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from PySide6.QtCore import QSize
-from PySide6.QtGui import QResizeEvent, QShowEvent
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QKeyEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from qstudio.core.model_info import LayerInfo
@@ -117,6 +117,14 @@ class InspectorPanel(QFrame):
         """Show what was found below the pages, unless a picture needs the room."""
         needed = self.tabs.currentIndex() in (SAMPLE, IMAGE) and self.height() < theme().px(CARD_PX)
         self.why.setVisible(not needed)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Flip float and quantized with Space, wherever on a tab of pictures."""
+        page = self._pages.get(self.tabs.currentIndex())
+        if event.key() == Qt.Key.Key_Space and isinstance(page, SamplePage | WeightImagePage):
+            page.flip()
+        else:
+            super().keyPressEvent(event)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Use the room there is."""

@@ -285,10 +285,14 @@ class SamplePage(QScrollArea):
 
     # ---- the person
 
+    def flip(self) -> None:
+        """Show the quantized maps instead of the float ones, or the other way round."""
+        self.maps.flip()
+
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Flip float and quantized with Space, wherever on the page."""
-        if event.key() == Qt.Key.Key_Space and self.maps.images:
-            self.maps.flip()
+        """Flip with Space, wherever on the page."""
+        if event.key() == Qt.Key.Key_Space:
+            self.flip()
         else:
             super().keyPressEvent(event)
 

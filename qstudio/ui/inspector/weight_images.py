@@ -79,6 +79,10 @@ class WeightImagePage(QFrame):
         """The words shown instead of data; empty when data is shown."""
         return self.images.grid.message
 
+    def flip(self) -> None:
+        """Show the quantized weight instead of the float one, or the other way round."""
+        self.images.flip()
+
     def refresh(self, layer: LayerInfo | None) -> None:
         """Show a layer's weight as the session knows it now."""
         self.layer = layer
