@@ -195,8 +195,9 @@ def channel_squared_errors(
     steps = (histograms.low[:, None] + histograms.width[:, None] * np.arange(bins + 1)) / scale
     inside = np.clip(steps, qmin - zero, qmax - zero)
     whole = np.floor(inside + 0.5)
-    rounding = whole / 12.0 + (inside - whole) ** 3 / 3.0
-    clipping = (steps - inside) ** 3 / 3.0
+    rest, beyond = inside - whole, steps - inside
+    rounding = whole / 12.0 + rest * rest * rest / 3.0  # a power takes ten times as long as two products
+    clipping = beyond * beyond * beyond / 3.0
     width = histograms.width[:, None] / scale
     density = np.divide(histograms.counts, width, out=np.zeros_like(histograms.counts), where=width > 0)
     square = scale[:, 0] ** 2

@@ -325,17 +325,19 @@ class Diagnosis:
         # What costs no bits comes first, the better the earlier; bits are added only where it is not enough.
         order = sorted(tried, key=lambda item: (item[1].cost, -item[0]))
         chosen: tuple[float, Repair, RecipeAccuracy] | None = None
+        free: Repair | None = None
         for score, repair, value in order:
             if score <= now or (chosen is not None and not is_worse(chosen[2].metrics, self._base.float)):
                 continue
-            if chosen is None:
+            if chosen is not None and not chosen[1].cost:
+                free = chosen[1]
+            # Bits for all layers take the place of bits for some.
+            first = free if repair.cost == 2 else chosen[1] if chosen is not None else None
+            if chosen is None or first is None:
                 chosen = (score, repair, value)
                 continue
-            joined = Repair(
-                f"{chosen[1].title}, {repair.title}",
-                repair.on(evidence.recipe, chosen[1].recipe),
-                max(chosen[1].cost, repair.cost),
-            )
+            title = f"{first.title}, {repair.title}"
+            joined = Repair(title, repair.on(evidence.recipe, first.recipe), max(first.cost, repair.cost))
             both = yield (joined.title, joined.recipe)
             together = self._measured("repair", joined.title, both.metrics)
             if together > chosen[0]:

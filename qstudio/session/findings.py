@@ -17,11 +17,13 @@ from qstudio.core.inspection import DepthErrors, RecipeAccuracy
 from qstudio.core.model_info import ModelInfo, SiteInfo
 from qstudio.core.range_error import RangeError
 from qstudio.core.recipe import Recipe
+from qstudio.core.results import Metrics, RunResult
 from qstudio.core.scheme import Scheme
 from qstudio.core.statistics import SiteStatistics
 from qstudio.engine.client import Job
 from qstudio.engine.messages import LayerPreview, WeightPreview
 from qstudio.session.events import Event
+from qstudio.session.options import Run
 from qstudio.session.ranges import channel_range_ends
 from qstudio.session.readout import read, resolve_scheme
 from qstudio.session.work import Work
@@ -29,8 +31,8 @@ from qstudio.session.work import Work
 if TYPE_CHECKING:
     from qstudio.session.session import Session
 
-SLICE_MS = 8.0
-"""Time of a slice of work between two events of a window; a frame has 16 ms."""
+SLICE_MS = 3.0
+"""After so long no further rule is begun in a slice of work; the longest single one takes some 10 ms the first time."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,11 @@ class Findings:
         """Name of a layer whose findings are known now; "" when all are, when all have to be checked anew, and when
         something was dismissed, applied or measured."""
         session.model_changed.connect(self._on_model)
-        for event in (session.recipe_changed, session.dataset_changed, session.runs_changed):
+        for event in (session.recipe_changed, session.dataset_changed):
             event.connect(self._reopen)
         session.statistics_changed.connect(self._reopen)
-        session.float_metrics_changed.connect(self._reopen)
+        session.runs_changed.connect(self._on_runs)
+        session.float_metrics_changed.connect(self._on_float)
         session.sensitivity.changed.connect(self._on_sweep)
         session.preview.depth_changed.connect(self._on_depth)
 
@@ -122,10 +125,7 @@ class Findings:
         dataset = session.dataset
         sweep = session.sensitivity
         whole = sweep.result if sweep.is_whole and not sweep.stale else None
-        now = session.recipe.sha256()
-        runs = [run for run in session.runs if run.recipe_hash == now and run.model_sha256 == model.sha256]
-        results = [run.result for run in runs if run.result is not None and run.result.parity is not None]
-        last = results[-1] if results else None
+        last = self._verified(model)
         timed = last.latency_ms if last is not None else None
         return Evidence(
             model,
@@ -142,6 +142,37 @@ class Findings:
             any("vnni" in name for name in timed.instructions) if timed is not None else None,
             last is not None,
         )
+
+    def _verified(self, model: ModelInfo) -> RunResult | None:
+        """Return what the last run of the present recipe found when it verified its file; None without one."""
+        now = self._session.recipe.sha256()
+        for run in reversed(self._session.runs):
+            same = run.recipe_hash == now and run.model_sha256 == model.sha256
+            if same and run.result is not None and run.result.parity is not None:
+                return run.result
+        return None
+
+    def _on_runs(self, _runs: tuple[Run, ...]) -> None:
+        """Look again only where a file was verified: a run in progress tells of itself twenty times a second."""
+        model, known = self._session.model, self._evidence
+        if model is None or known is None:
+            return
+        last = self._verified(model)
+        found = last.parity.saturating if last is not None and last.parity is not None else ()
+        if (found, last is not None) != (known.saturating, known.has_run):
+            self._reopen(None)
+
+    def _on_float(self, _metrics: Metrics | None) -> None:
+        """Check the first layer again, at which the float model's accuracy is looked at; it arrives piece by piece."""
+        model = self._session.model
+        if model is None or not model.layers:
+            return
+        first = model.layers[0].name
+        self._evidence = None
+        if first in self._found:
+            del self._found[first]
+            self._open.append(first)
+            self.changed.emit(first)
 
     def _on_model(self, _model: ModelInfo | None) -> None:
         self._dismissed.clear()

@@ -66,7 +66,7 @@ def kinds(layers: tuple[LayerInfo, ...]) -> dict[str, tuple[LayerInfo, ...]]:
         if is_depthwise(layer):
             kind = "depthwise layers"
         elif layer.op_type in ("Conv", "ConvTranspose"):
-            kind = "other convolutions" if any(map(is_depthwise, layers)) else "convolutions"
+            kind = "convolutions other than depthwise" if any(map(is_depthwise, layers)) else "convolutions"
         elif layer.op_type in ("Gemm", "MatMul"):
             kind = "products"
         else:

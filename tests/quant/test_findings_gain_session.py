@@ -10,8 +10,9 @@ import pytest
 from qstudio.core.errors import UserError
 from qstudio.core.findings.rules import RULES
 from qstudio.core.recipe import Recipe
+from qstudio.core.scheme import Scheme
 from qstudio.engine.inline import InlineEngine
-from qstudio.engine.messages import DataSpec
+from qstudio.engine.messages import DataSpec, LayerPreview
 from qstudio.session.diagnosis import run_diagnosis
 from qstudio.session.session import Session
 
@@ -178,3 +179,43 @@ def test_data_read_wrongly_is_found_before_anything_is_quantized(session: Sessio
     assert "guessing" in diagnosis.steps[0].conclusion
     session.open_data("digits")
     session.wait()
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("name", ["digits_mobilenet", "digits_cnn", "resnet20_cifar10"])
+def test_gains_of_weights_are_met_on_whole_models(name: str, request: pytest.FixtureRequest) -> None:
+    place = MODEL.with_name(f"{name}.onnx")
+    if not place.exists():
+        place = request.getfixturevalue("cases") / "models" / f"{name}.onnx"
+    session = Session(InlineEngine())
+    session.open_model(str(place))
+    session.wait()
+    off: dict[str, list[float]] = {}
+    for recipe in (BAD, Recipe().with_default(weight_bits=2), Recipe().with_default(weight_granularity="tensor")):
+        session.edit("trial", recipe)
+        for found in session.findings.all():
+            if found.side != "weight" or found.edit is None or found.edit.refinement or found.gain is None:
+                continue
+            after = found.edit.apply(recipe).settings(found.layer).weight_scheme()
+            if after.granularity.kind == "group":
+                continue  # exact figures of groups are compared on a network of their own
+            before = exact_db(session, found.layer, recipe.settings(found.layer).weight_scheme())
+            gained = exact_db(session, found.layer, after) - before
+            assert gained > 0, found.text()
+            off.setdefault(found.rule, []).append(found.gain.value - gained)
+    session.close()
+    for rule, errors in off.items():
+        print(f"{name} {rule}: {len(errors)} findings, off by {max(map(abs, errors)):.2f} dB at most")
+    assert off
+    assert max(abs(error) for errors in off.values() for error in errors) < 2.0
+
+
+def exact_db(session: Session, layer: str, scheme: Scheme) -> float:
+    """Return the SQNR of a weight that the engine really quantizes."""
+    found: list[float] = []
+    assert session.model is not None
+    job = session._engine.submit(
+        LayerPreview(session.model.path, layer, scheme), on_finished=lambda done: found.append(done.value.sqnr_db)
+    )
+    session._engine.wait(job)
+    return found[0]

@@ -157,6 +157,7 @@ class ListPage(QWidget):
         kept = {row.finding.key for row in self.selected()}
         current = self._current()
         self.model.set_rows(shown)
+        self.table.setColumnHidden(MEASURED, not any(row.applied is not None for row in shown))
         self._select({row.finding.key for row in shown} & kept, current.finding.key if current else None)
         self._show_words(len(rows), len(shown))
         self._on_selection()

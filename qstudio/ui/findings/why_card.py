@@ -15,6 +15,9 @@ from qstudio.ui.inspector.labels import ThemedLabel
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
+SETTLED_MS = 120
+"""After an edit the card waits this long for the next one: a drag has the time for itself."""
+
 
 class WhyCard(QFrame):
     """What would bring the inspector's layer most; checked in slices between events, and only while it can be seen."""
@@ -57,7 +60,6 @@ class WhyCard(QFrame):
         column.addWidget(self.words)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
         self._timer.timeout.connect(self._on_timer)
         for signal in (bridge.selection_changed, bridge.findings_changed, bridge.model_changed):
             signal.connect(self._on_changed)
@@ -72,13 +74,13 @@ class WhyCard(QFrame):
             return  # another layer's findings
         self._stale = True
         if self.isVisible():
-            self._timer.start()
+            self._timer.start(SETTLED_MS if value == "" else 0)
 
     def showEvent(self, event: object) -> None:
         """Look when it is seen."""
         super().showEvent(event)  # type: ignore[arg-type]
         if self._stale:
-            self._timer.start()
+            self._timer.start(0)
 
     def hideEvent(self, event: object) -> None:
         """Stop looking."""
@@ -90,7 +92,7 @@ class WhyCard(QFrame):
         if layer is not None and not findings.is_known(layer.name):
             findings.prefer(layer.name)
             findings.step()
-            self._timer.start()
+            self._timer.start(0)
             return
         self.refresh()
 
