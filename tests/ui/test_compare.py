@@ -21,6 +21,7 @@ from qstudio.ui.compare.flip_list import MARGIN_AFTER
 from qstudio.ui.compare.flips_panel import FlipsPanel
 from qstudio.ui.compare.latency_panel import LatencyPanel, processor_words
 from qstudio.ui.compare.runs_panel import ComparedRunsPanel
+from qstudio.ui.main_window import MainWindow
 from qstudio.ui.runs.run_detail import RunDetail
 from qstudio.ui.theme import theme
 
@@ -297,6 +298,22 @@ def test_latency_with_reasons_operators_and_storages(two_runs: Any) -> None:
 
 
 # ---- all of them
+
+
+def test_the_window_has_a_compare_perspective(two_runs: Any) -> None:
+    window = MainWindow(two_runs.session, two_runs.bridge)
+    two_runs.show(window, 1280, 720)
+    window.build_all()
+    window.actions_table["compare"].trigger()
+    two_runs.settle()
+    workspace = window.workspace
+    assert window.top_bar.perspectives["compare"].isChecked()
+    assert workspace.is_shown("compared_runs")
+    for name in ("flips", "latency", "compare_detail", "difference"):
+        window.show_panel(name)
+        two_runs.settle()
+        assert workspace.is_shown(name)
+    assert not workspace.layer_table.isVisible()
 
 
 @pytest.mark.parametrize("panel", [ComparedRunsPanel, DifferencePanel, FlipsPanel, LatencyPanel, RunDetail])

@@ -77,6 +77,8 @@ class DifferencePanel(ShownPanel):
         )
         self.take_first = QPushButton(tr("Take A's"))
         self.take_second = QPushButton(tr("Take B's"))
+        for button in (self.take_first, self.take_second):
+            button.setToolTip(tr("Set layers of the present recipe as in this run; one undoable step"))
         self.copy = QPushButton(tr("Copy"))
         self.copy.setProperty("role", "flat")
         self.copy.setToolTip(tr("Copy everything that differs as tab-separated text"))

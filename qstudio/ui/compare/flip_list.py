@@ -41,7 +41,7 @@ COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
     (
         "Margin before",
         "Probability of the first class minus that of the second, 0 to 1. Small margins flip easily: noise, not bias.",
-        "Margin before",
+        "Margin before MM",
         True,
     ),
     ("Margin after", "The same in run A. A large margin on a wrong answer is worth a look.", "Margin after", True),

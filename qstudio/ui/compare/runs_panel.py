@@ -34,6 +34,7 @@ class ComparedRunsPanel(ShownPanel):
         self.swap = QPushButton("⇄")
         self.swap.setProperty("role", "flat")
         self.swap.setAccessibleName(tr("Exchange A and B"))
+        self.swap.setToolTip(tr("Exchange A and B"))
         self.swap.clicked.connect(self._on_swap)
         self.timeline = TimelineView()
         self.scatter = RunScatterAny()

@@ -164,7 +164,8 @@ def latency_words(latency: LatencyPair | None) -> str:
         b=latency.float.batch, t=latency.float.threads, n=latency.float.runs, w=latency.float.warmup
     )
     where = ", ".join((latency.processor, *latency.instructions))
-    return ". ".join((f"{head} ({how})", where, *latency.notes)).rstrip(".") + "."
+    sentences = (f"{head} ({how}). {where}", *latency.notes)
+    return "\n".join(sentence.rstrip(".") + "." for sentence in sentences)
 
 
 def latency_text(latency: LatencyPair | None) -> str:

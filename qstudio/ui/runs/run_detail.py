@@ -69,6 +69,7 @@ class RunDetail(ShownPanel):
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.restore = QPushButton(tr("Restore recipe"))
         self.restore.setAccessibleName(tr("Restore the run's recipe"))
+        self.restore.setToolTip(tr("Make this run's recipe the current one; one undoable step"))
         self.restore.clicked.connect(self._on_restore)
         self.table = QTableWidget(0, len(LAYER_COLUMNS))
         self.table.setAccessibleName(tr("Layers of the run"))
