@@ -266,7 +266,7 @@ class CachedEvaluator:
                 values[node] = self.store[key]
             else:
                 needed.add(node)
-                stack.extend(node.all_input_nodes)
+                stack.extend(self._plan.inputs[node])
         whole.work.found += len(values)
         whole.work.computed += len(needed)
         if not needed:
@@ -300,7 +300,7 @@ class CachedEvaluator:
         kept, quantizers, wanted = self._plan.kept, whole.model.quantizers, set(whole.wanted)
         readers = dict.fromkeys((*values, *needed), 0)
         for node in needed:
-            for used in node.all_input_nodes:
+            for used in self._plan.inputs[node]:
                 readers[used] += 1
         owned: set[fx.Node] = set()
         """Computed here, in memory that nothing else looks at."""
@@ -311,7 +311,7 @@ class CachedEvaluator:
             if whole.check is not None:
                 whole.check()
             began = time.perf_counter()
-            used_nodes = node.all_input_nodes
+            used_nodes = self._plan.inputs[node]
             free = {
                 used
                 for used in used_nodes
@@ -347,6 +347,9 @@ class CachedEvaluator:
         replaced = executor.replaced(step, parameters) if step.node.op == "call_module" else {}
         if not replaced:
             return executor.execute(step, values, parameters)
+        if step.node in self._plan.layers:
+            module, source = self._plan.layers[step.node]
+            return called_with(module, replaced, (values[source],), {})
         module = executor.module.get_submodule(str(step.node.target))
         args = fx.map_arg(step.node.args, values.__getitem__)
         return called_with(module, replaced, args, fx.map_arg(step.node.kwargs, values.__getitem__))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 
-from torch import fx
+from torch import fx, nn
 
 from qstudio.core.graph_types import GraphDescription
 from qstudio.quant.executor import Executor, Step
@@ -43,6 +43,15 @@ class Plan:
             step.tensor: step.node for step in self.steps if step.tensor and step.node.op != "get_attr"
         }
         """ONNX tensor -> the node that computes it."""
+        self.inputs: dict[fx.Node, tuple[fx.Node, ...]] = {
+            step.node: tuple(step.node.all_input_nodes) for step in self.steps
+        }
+        """Node -> what it reads; fx finds it anew each time it is asked."""
+        self.layers: dict[fx.Node, tuple[nn.Module, fx.Node]] = {}
+        """Node of a layer that takes one value -> the layer and what it reads."""
+        for node in (step.node for step in self.steps if step.node.op == "call_module" and not step.node.kwargs):
+            if len(node.args) == 1 and isinstance(node.args[0], fx.Node):
+                self.layers[node] = (executor.module.get_submodule(str(node.target)), node.args[0])
 
     def _is_kept(self, step: Step) -> bool:
         node = step.node
