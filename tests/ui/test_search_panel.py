@@ -89,6 +89,17 @@ def test_limits_and_candidates_go_to_the_engine(studio, panel):
     assert "fc" in settings.keep_weights
 
 
+def test_what_is_being_typed_stays_while_other_work_goes_on(studio, panel):
+    box = panel.form.limits["average_bits"]
+    box.setFocus()
+    box.selectAll()
+    studio.qtbot.keyClicks(box, "3.2")
+    panel._refresh()
+    assert box.text() == "3.2"
+    studio.qtbot.keyClick(box, Qt.Key.Key_Return)
+    assert dict(studio.session.search.settings.limits) == {"average_bits": 3.2}
+
+
 def test_it_shows_how_far_it_is_and_what_came_of_it(studio, panel):
     panel.start.click()
     job = studio.engine.long[-1]

@@ -199,26 +199,32 @@ class SearchForm(QFrame):
 
     # ---- showing
 
-    def show_settings(self) -> None:
-        """Show what the session has."""
+    def show_settings(self, typed: bool = False) -> None:
+        """Show what the session has.
+
+        Args:
+            typed: Also in the box that is being typed into.
+        """
         settings = self._lens.settings
         limits = dict(settings.limits)
         for field in LIMITS:
             value = settings.max_drop if field.resource == "drop" else limits.get(field.resource)
             box = self.limits[field.resource]
-            with QSignalBlocker(box):
-                box.setValue((value or 0.0) / field.scale)
+            if typed or not box.hasFocus():  # setting a value takes away what is being typed
+                with QSignalBlocker(box):
+                    box.setValue((value or 0.0) / field.scale)
         self.weights.set_widths(settings.weight_bits)
         self.activations.set_widths(settings.activation_bits)
         with QSignalBlocker(self.keep_ends):
             self.keep_ends.setChecked(self._lens.keep_ends)
-        if not self.kept.hasFocus():
+        if typed or not self.kept.hasFocus():
             self.kept.setText(", ".join(settings.keep_weights))
         for combo in (self.damage, self.solver, self.couple, self.axis):
             combo.setCurrentIndex(combo.findData(getattr(settings, combo.objectName())))
         for name, box in self.counts.items():
-            with QSignalBlocker(box):
-                box.setValue(getattr(settings, name))
+            if typed or not box.hasFocus():
+                with QSignalBlocker(box):
+                    box.setValue(getattr(settings, name))
 
     # ---- choosing
 
@@ -226,7 +232,7 @@ class SearchForm(QFrame):
         try:
             self._lens.choose(**values)
         except UserError as error:
-            self.show_settings()
+            self.show_settings(typed=True)
             self.message.setText(error.sentence())
             self.message.show()
         else:

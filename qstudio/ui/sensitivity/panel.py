@@ -266,8 +266,9 @@ class SensitivityPanel(QFrame):
         self.widths.set_widths(settings.bits)
         for combo, value in ((self.side, settings.side), (self.mode, settings.mode)):
             combo.setCurrentIndex(combo.findData(value))
-        with QSignalBlocker(self.samples):
-            self.samples.setValue(settings.samples)
+        if not self.samples.hasFocus():  # setting a value takes away what is being typed
+            with QSignalBlocker(self.samples):
+                self.samples.setValue(settings.samples)
         with QSignalBlocker(self.hessian):
             self.hessian.setChecked(settings.hessian)
 
