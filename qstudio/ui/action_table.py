@@ -119,6 +119,13 @@ def _panel(name: str, c: Commands) -> None:
     c.window.show_panel(name)
 
 
+def _graph(c: Commands) -> None:
+    c.window.show_panel("graph")
+    panel = c.window.workspace.panel("graph")
+    if panel is not None:
+        panel.setFocus()
+
+
 def _is_perspective(name: str, c: Commands) -> bool:
     return c.window.perspective == name
 
@@ -270,6 +277,15 @@ ACTIONS: tuple[ActionSpec, ...] = (
         blocked=_needs_model,
         checked=partial(_is_perspective, "compare"),
         help="See where runs came from, in what two of them differ, which answers changed, and what they cost",
+    ),
+    S(
+        "graph",
+        "Graph",
+        "View",
+        _graph,
+        ("Ctrl+G",),
+        blocked=_needs_model,
+        help="Go to the graph: arrows walk along edges, / finds nodes, 2 to 8 set bits, Enter opens and closes blocks",
     ),
     S("data_tab", "Data", "View", partial(_panel, "data_panel"), ("Ctrl+3",), blocked=_needs_model),
     *(
