@@ -24,6 +24,7 @@ from qstudio.ui.actions import Actions
 from qstudio.ui.graph.colors import PLAIN, STEPS, ColorScale
 from qstudio.ui.graph.looks import bits_text
 from qstudio.ui.graph.panel import GraphPanel
+from qstudio.ui.main_window import MainWindow
 from qstudio.ui.theme import theme
 
 LEFT = Qt.MouseButton.LeftButton
@@ -532,3 +533,32 @@ def test_zooming_the_window_zooms_the_graph(studio: Any, panel: GraphPanel) -> N
     assert panel.canvas.map.width() > width
     theme().set_zoom(1.0)
     assert panel.canvas.scale == pytest.approx(scale)
+
+
+def test_in_the_window_it_stands_beside_the_layers_or_in_a_tab(make_studio: Callable[..., Any]) -> None:
+    studio = make_studio(RecordedEngine(make_large_model(12)))
+    window = MainWindow(studio.session, studio.bridge)
+    studio.show(window, 1280, 720)
+    window.build_all()
+    studio.open()
+    panel = window.workspace.panel("graph")
+    assert isinstance(panel, GraphPanel)
+    assert not panel.isVisible()
+    window.actions_table["graph"].trigger()
+    settle(studio, panel)
+    assert panel.isVisible()
+    assert panel.canvas.hasFocus()
+    studio.session.select([CONV1])
+    studio.qtbot.keyClick(panel.canvas, Qt.Key.Key_3)
+    assert studio.session.settings(CONV1).weight_bits == 3
+    studio.qtbot.keyClick(panel.canvas, Qt.Key.Key_Slash)
+    assert panel.head.search.hasFocus()
+    studio.qtbot.keyClicks(panel.head.search, "4")
+    assert studio.session.settings(CONV1).weight_bits == 3, "a digit in the search is a digit"
+    window.workspace.show_panel("layer_table")
+    assert not panel.isVisible()
+    window.resize(1600, 900)
+    studio.settle()
+    settle(studio, panel)
+    assert panel.isVisible()
+    assert window.layer_table.isVisible()
