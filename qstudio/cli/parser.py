@@ -19,7 +19,7 @@ from qstudio.session.data_words import add_data_options
 DESCRIPTION = """\
 See, change and re-measure how a trained network is quantized.
 
-Without a command the window opens: qstudio [MODEL]. The commands do the same work without a window,
+Without a command the window opens: qstudio [MODEL | PROJECT.qsproj]. The commands do the same work without a window,
 with the same numbers for the same recipe and seed."""
 
 EXAMPLES = """\

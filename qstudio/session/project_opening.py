@@ -27,6 +27,9 @@ KEPT_AUTOSAVES = 5
 KILLED_WORDS = "The program ended while it ran; what it had measured is kept"
 
 
+ELSEWHERE_WORDS = "It goes on in the window that has the project; this is what it had measured"
+
+
 @dataclass(frozen=True)
 class Opened:
     """A project file that is open."""
@@ -94,11 +97,9 @@ def open_project(path: str | os.PathLike[str], autosave_root: str) -> Opened:
         raise UserError(what, name, "Copy it to another folder") from None
 
 
-def _stopped(state: ProjectState) -> ProjectState:
+def _stopped(state: ProjectState, words: str = KILLED_WORDS) -> ProjectState:
     """Return the state with runs that were in progress shown as what they are: ended with their program."""
-    runs = tuple(
-        run if run.state.is_final else replace(run, state=JobState.KILLED, error=KILLED_WORDS) for run in state.runs
-    )
+    runs = tuple(run if run.state.is_final else replace(run, state=JobState.KILLED, error=words) for run in state.runs)
     return replace(state, runs=runs)
 
 
@@ -123,9 +124,9 @@ def _copy(name: str, root: str, in_use: bool, reason: str) -> Opened:
         if isinstance(lock, ProjectLock):
             lock.release()
         raise
-    # A run in progress goes on in the other window: here it can only be shown as far as it was.
     known = (len(state.edits), len(state.runs))
-    state = replace(_stopped(state), facts=replace(state.facts, origin=name, known=known))
+    words = ELSEWHERE_WORDS if in_use else KILLED_WORDS
+    state = replace(_stopped(state, words), facts=replace(state.facts, origin=name, known=known))
     return Opened(file, lock if isinstance(lock, ProjectLock) else None, state, name, reason)
 
 

@@ -22,12 +22,17 @@ def _needs_selection(c: Commands) -> str:
     return _needs_model(c) or ("" if c.session.selection else tr("Select a layer first"))
 
 
+def _needs_history(c: Commands) -> str:
+    """Say why a history cannot be changed that is only looked at: its model is not open."""
+    return _needs_model(c) if c.session.project.files.missing_model is not None else ""
+
+
 def _undo_blocked(c: Commands) -> str:
-    return "" if c.session.undo_label is not None else tr("There is nothing to undo")
+    return _needs_history(c) or ("" if c.session.undo_label is not None else tr("There is nothing to undo"))
 
 
 def _redo_blocked(c: Commands) -> str:
-    return "" if c.session.redo_label is not None else tr("There is nothing to redo")
+    return _needs_history(c) or ("" if c.session.redo_label is not None else tr("There is nothing to redo"))
 
 
 def _undo_title(c: Commands) -> str:

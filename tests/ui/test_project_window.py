@@ -146,6 +146,7 @@ def test_a_missing_model_is_asked_for_and_another_file_is_called_one(
     again.settle()
     assert (other.perspective, len(again.session.runs), again.session.model) == ("tune", 1, None)
     assert other.workspace.runs_table.model().rowCount() == 1, "results can be looked at without the model"
+    assert "Open a model first" in other.actions_table["undo"].toolTip(), "but not changed"
     other.commands.project.open(str(tmp_path / "work.qsproj"))
     again.session.project.files.find()
     engine.model = make_model()

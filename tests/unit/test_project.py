@@ -19,7 +19,7 @@ from session_fakes import FakeEngine, dataset, model, result, statistics
 from qstudio.core.errors import UserError
 from qstudio.core.training import CurvePoint
 from qstudio.engine.messages import JobState, PtqPartial
-from qstudio.session.project_opening import KILLED_WORDS
+from qstudio.session.project_opening import ELSEWHERE_WORDS, KILLED_WORDS
 from qstudio.session.session import Session
 from qstudio.session.store import schema
 from qstudio.session.store.lock import Holder, ProjectLock
@@ -470,7 +470,11 @@ def test_a_run_in_progress_keeps_its_project(desk: Callable[[], Desk], place: st
     for call in (first.project.new, lambda: first.project.open(tmp_path / "other.qsproj")):
         with pytest.raises(UserError, match="run is in progress"):
             call()
+    second = desk()
+    second.project.open(tmp_path / "work.qsproj")
+    assert (second.session.run(1).state, second.session.run(1).error) == (JobState.KILLED, ELSEWHERE_WORDS)
     first.engine.finish(first.engine.one("RunPtq"), None, JobState.CANCELLED)
+    assert first.session.run(1).state is JobState.CANCELLED
 
 
 # ---- older and newer files

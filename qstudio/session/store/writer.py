@@ -47,7 +47,9 @@ class Writer:
         return self._open > 0
 
     def put(self, task: Task, then: Callable[[Outcome], None]) -> None:
-        """Do a task; `then` is called by `take` with what came of it."""
+        """Do a task; `then` is called by `take` with what came of it. After `close` nothing is done any more."""
+        if self._stopping:
+            return
         self._open += 1
         self._tasks.put((task, then))
         if self._thread is None:
@@ -83,6 +85,7 @@ class Writer:
             self._tasks.put(None)
             self._thread.join()
             self._thread = None
+        self._open = 0
 
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
