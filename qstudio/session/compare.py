@@ -149,10 +149,26 @@ class Compare:
         one, two = (run.request.recipe if run is not None and run.request else None for run in (first, second))
         return None if one is None or two is None else (one, two)
 
+    @property
+    def differences_blocked(self) -> str:
+        """Why the recipes of A and B cannot be compared layer by layer, in words; empty when they can."""
+        model = self._session.model
+        if self.recipes() is None or model is None:
+            return "Choose two runs to see the layers in which their recipes differ: click A, Ctrl+click B"
+        if self.first is not None and self.second is not None and self.first.id == self.second.id:
+            return "A and B are the same run: Ctrl+click another one"
+        others = [run.title for run in (self.first, self.second) if run and run.model_sha256 != model.sha256]
+        if others:
+            verb = "is" if len(others) == 1 else "are"
+            return f"{' and '.join(others)} {verb} of another model than the open one: open it to see its layers"
+        return ""
+
     def differences(self) -> tuple[FieldDifference, ...]:
-        """Return the fields in which the recipes of A and B differ, for the layers of the open model."""
+        """Return the fields in which the recipes of A and B differ, layer by layer; none where that is blocked."""
         pair, model = self.recipes(), self._session.model
-        return () if pair is None or model is None else recipe_difference(*pair, model.layers)
+        if pair is None or model is None or self.differences_blocked:
+            return ()
+        return recipe_difference(*pair, model.layers)
 
     def option_differences(self) -> tuple[OptionDifference, ...]:
         """Return what else A and B were asked with differently: data, samples, seed, training, refinements."""
@@ -171,7 +187,7 @@ class Compare:
         """Give layers of the present recipe what A (or B) has set for them, as one undoable step."""
         pair = self.recipes()
         run = self.second if from_second else self.first
-        if pair is None or run is None or not layers:
+        if pair is None or run is None or not layers or self.differences_blocked:
             return
         wanted = taken_from(self._session.recipe, pair[1 if from_second else 0], layers)
         what = layers[0] if len(layers) == 1 else f"{len(layers)} layers"

@@ -293,6 +293,8 @@ def test_latency_with_reasons_operators_and_storages(two_runs: Any) -> None:
     table.selectRow(0)
     assert session.selection == ("fc",)
     assert panel.bars.csv_text().count("\n") == 5
+    session.compare.set_reference(1)
+    assert panel.bars.bars[-1].name == "B: Run 1"
     run(two_runs, latency_ms=None)
     assert "has not been timed" in panel.bars.message
 

@@ -126,6 +126,21 @@ def test_layers_are_taken_over_as_one_step(session: Session, engine: FakeEngine)
     assert session.settings("conv1").weight_bits == 3
 
 
+def test_layers_of_another_model_are_not_compared(session: Session, engine: FakeEngine) -> None:
+    run(session, engine)
+    session.set_layers("bits", ("fc",), weight_bits=3)
+    run(session, engine)
+    session.compare.set_reference(1)
+    assert session.compare.differences_blocked == ""
+    session.open_model("other.onnx")
+    engine.finish(engine.one("OpenModel"), model("other.onnx", "m2"))
+    assert "Run 2 and Run 1 are of another model" in session.compare.differences_blocked
+    assert session.compare.differences() == ()
+    before = session.recipe
+    session.compare.take(("fc",))
+    assert session.recipe == before
+
+
 def test_options_that_differ_are_named(session: Session, engine: FakeEngine) -> None:
     run(session, engine)
     session.set_options(seed=3, eval_samples=None)

@@ -147,7 +147,8 @@ class DifferencePanel(ShownPanel):
         self.layers.rows.set_rows(rows)
         self.layers.setVisible(bool(rows))
         self.none.setVisible(not rows)
-        self.none.setText(self._nothing(first, second))
+        blocked = compare.differences_blocked
+        self.none.setText(f"{tr(blocked)}." if blocked else tr("All layers are set alike in these two runs."))
         self.words.setText(self._tell(first, second, {row.id for row in rows}))
         self._update_buttons()
 
@@ -156,20 +157,14 @@ class DifferencePanel(ShownPanel):
             return tr("No run is selected. Click a run in the timeline, the scatter or the table of runs.")
         if second is None:
             return tr("{a} against the float network. Ctrl+click a run to compare two recipes.").format(a=first.title)
-        if first.id == second.id:
-            return tr("A and B are the same run: Ctrl+click another one.")
+        if self._session.compare.differences_blocked:
+            return f"{first.title} {tr('against')} {second.title}."
         refinements = self._refinement_words()
         if not layers and not refinements:
             return tr("{a} and {b} have the same recipe.").format(a=first.title, b=second.title)
         counted = tr("1 layer differs") if len(layers) == 1 else tr("{n} layers differ").format(n=len(layers))
         words = f"{first.title} {tr('against')} {second.title}: {counted}."
         return f"{words} {refinements}".rstrip()
-
-    @staticmethod
-    def _nothing(first: Run | None, second: Run | None) -> str:
-        if first is None or second is None or first.id == second.id:
-            return tr("Choose two runs to see the layers in which their recipes differ: click A, Ctrl+click B.")
-        return tr("No layer of the open model is set differently in these two runs.")
 
     def _refinement_words(self) -> str:
         pair = self._session.compare.recipes()
@@ -235,7 +230,7 @@ class DifferencePanel(ShownPanel):
     def _update_buttons(self) -> None:
         compare, chosen = self._session.compare, self.layers.selected_ids()
         total = len({row.id for row in self.layers.rows.rows})
-        blocked = tr("Choose two runs first") if compare.recipes() is None else ""
+        blocked = tr(compare.differences_blocked)
         if not blocked and not total:
             blocked = tr("The recipes do not differ")
         for button, run in ((self.take_first, compare.first), (self.take_second, compare.second)):

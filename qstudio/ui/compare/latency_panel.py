@@ -144,7 +144,7 @@ class LatencyPanel(ShownPanel):
     def __init__(self, session: Session, bridge: SessionBridge, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session = session
-        self._shown: object = None
+        self._shown: tuple[object, object] = (None, None)
         self.bars = LatencyBars()
         self.words = QLabel()
         self.words.setWordWrap(True)
@@ -180,11 +180,12 @@ class LatencyPanel(ShownPanel):
 
     def refresh(self) -> None:
         """Show run A's latencies, or why there are none."""
-        run = self._session.compare.first
+        run, other = self._session.compare.first, self._session.compare.second
         result = run.result if run is not None else None
-        if result is self._shown and result is not None:
+        state = (result, other.result if other is not None else None)
+        if result is not None and all(a is b for a, b in zip(state, self._shown, strict=True)):
             return
-        self._shown = result
+        self._shown = state
         pair = result.latency_ms if result is not None else None
         self.tabs.setVisible(pair is not None)
         if pair is None or result is None:
@@ -193,7 +194,7 @@ class LatencyPanel(ShownPanel):
             self.bars.setMaximumHeight(16_777_215)
             self.operators.rows.set_rows(())
             return
-        self.bars.set_bars(latency_bars(pair, result.storage))
+        self.bars.set_bars((*latency_bars(pair, result.storage), *self._other_bar(pair, other)))
         self.bars.setMaximumHeight(self.bars.minimumSizeHint().height())
         how = how_words(pair.exported)
         lines = (verdict_words(pair), f"{how[0].upper()}{how[1:]}, {tr('in turns')}. {processor_words(pair)}.")
@@ -208,6 +209,19 @@ class LatencyPanel(ShownPanel):
             if pair.operators
             else tr("The run was made without a profile: run it again"),
         )
+
+    @staticmethod
+    def _other_bar(pair: LatencyPair, other: Run | None) -> tuple[LatencyBar, ...]:
+        """Return the bar of run B, if it was timed on the same processor with the same batch and threads."""
+        theirs = other.result.latency_ms if other is not None and other.result is not None else None
+        if other is None or theirs is None or theirs.processor != pair.processor:
+            return ()
+        latency, mine = theirs.exported, pair.exported
+        if (latency.batch, latency.threads) != (mine.batch, mine.threads):
+            return ()
+        told = tr("Run B's exported model; it was not timed in turns with these, so small differences mean nothing.")
+        name = f"B: {other.title}"
+        return (LatencyBar(name, latency.median, latency.p10, latency.p90, "muted", help=told),)
 
     @staticmethod
     def _missing(run: Run | None) -> str:
