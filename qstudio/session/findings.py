@@ -23,7 +23,7 @@ from qstudio.core.statistics import SiteStatistics
 from qstudio.engine.client import Job
 from qstudio.engine.messages import LayerPreview, WeightPreview
 from qstudio.session.events import Event
-from qstudio.session.options import Run
+from qstudio.session.options import Notice, Run
 from qstudio.session.ranges import channel_range_ends
 from qstudio.session.readout import read, resolve_scheme
 from qstudio.session.work import Work
@@ -99,6 +99,8 @@ class Findings:
         self._evidence: Evidence | None = None
         self._dismissed: dict[tuple[str, str, str], Finding] = {}
         self._applied: list[Applied] = []
+        self._failed: set[str] = set()
+        """Rules of plug-ins that have failed; each is told of once."""
         self.changed: Event[str] = Event()
         """Name of a layer whose findings are known now; "" when all are, when all have to be checked anew, and when
         something was dismissed, applied or measured."""
@@ -243,7 +245,12 @@ class Findings:
         if not self._rules:
             self._rules = deque(RULES)
         rule = RULES[self._rules.popleft()]
-        self._parts += rule.check(evidence, evidence.model.layer(name))
+        try:
+            self._parts += rule.check(evidence, evidence.model.layer(name))
+        except UserError as error:
+            if rule.id not in self._failed:
+                self._failed.add(rule.id)
+                self._session.notice_posted.emit(Notice("warning", error.sentence()))
         if not self._rules:
             self._found[name] = tuple(self._parts)
             self._parts.clear()

@@ -21,6 +21,7 @@ MORE_KEYS: tuple[tuple[str, str], ...] = (
     ("Shift+↑ ↓, Ctrl+click", "Select several layers"),
     ("Return, F2, double-click", "Edit the cell"),
     ("Double-click on a run", "Restore its recipe"),
+    ("Return, Delete on findings", "Apply what is selected, set it aside"),
 )
 """Keys that belong to widgets and stand in no action."""
 

@@ -15,6 +15,7 @@ from quant_cases import weights
 from qstudio.core.findings.rules import RULES
 from qstudio.core.recipe import Recipe
 from qstudio.core.scheme import FLOAT_BITS
+from qstudio.core.sensitivity import Candidate, Figures, SensitivityCell, SensitivityResult
 
 TOLERANCE_DB = 1.0
 """Of gains at a weight or an activation; those at an output carry an assumption about the layer and have their own."""
@@ -259,6 +260,48 @@ def test_seven_bits_end_the_saturation(tmp_path: Path) -> None:
     assert share(recipe()) - share(after) == pytest.approx(finding.gain.value)
     assert not bench.check("saturation", "first", after, **seen)
     assert not bench.check("saturation", "last", recipe(), **seen)
+
+
+def figures(top1: float, agreement: float) -> Figures:
+    return Figures(1000, agreement, 20.0, top1=top1)
+
+
+def swept(mode: str, layer: str, found: Figures, base: Figures) -> SensitivityResult:
+    four = Candidate(weight_bits=4)
+    cells = (SensitivityCell(layer, four, found),)
+    return SensitivityResult(mode, (four,), cells, recipe(4), "", "", 0, bases=((four, base),))
+
+
+def test_a_sweep_tells_points_of_accuracy_instead_of_decibels(tmp_path: Path) -> None:
+    bench = chain(tmp_path)
+    sweep = swept("disable", "depthwise", figures(70.0, 90.0), figures(60.0, 80.0))
+    (finding,) = bench.check("depthwise_bits", "depthwise", recipe(4), sensitivity=sweep)
+    assert finding.gain is not None
+    assert finding.gain.text() == "+10.00 points"  # measured: no tilde
+    (other,) = bench.check("depthwise_bits", "depthwise", recipe(3), sensitivity=sweep)
+    assert other.gain is not None
+    assert other.gain.unit == "dB"  # the sweep was of other bits
+
+
+def test_a_sweep_shows_bits_to_spare(tmp_path: Path) -> None:
+    bench = chain(tmp_path)
+    fine = swept("enable", "pointwise", figures(99.0, 99.95), figures(99.0, 100.0))
+    (finding,) = bench.check("bits_to_spare", "pointwise", recipe(), sensitivity=fine)
+    assert finding.edit is not None
+    assert finding.edit.apply(recipe()).settings("pointwise").weight_bits == 4
+    hurts = swept("enable", "pointwise", figures(95.0, 96.0), figures(99.0, 100.0))
+    assert not bench.check("bits_to_spare", "pointwise", recipe(), sensitivity=hurts)
+
+
+def test_what_bits_bring_to_groups_is_told_as_for_channels(tmp_path: Path) -> None:
+    bench = dense(tmp_path, LONG, WIDE)
+    grouped = recipe(4, weight_granularity="group:64")
+    gain = bench.evidence(grouped).weight(bench.evidence(grouped).model.layer("first"))
+    assert gain is not None
+    assert gain.error() is None
+    predicted = gain.gain_db(bits=8)
+    measured = bench.weight_db(recipe(8, weight_granularity="group:64"), "first") - bench.weight_db(grouped, "first")
+    assert predicted == pytest.approx(measured, abs=TOLERANCE_DB)
 
 
 @pytest.mark.benchmark

@@ -10,9 +10,10 @@ from qstudio.core.errors import UserError
 from qstudio.core.findings.evidence import Evidence
 from qstudio.core.findings.finding import Edit, Finding, Gain, change, rank, severity_of
 from qstudio.core.findings.network_rules import is_near_chance
-from qstudio.core.findings.rules import RULES, checked_words, ranked
+from qstudio.core.findings.rules import RULES, FindingRule, checked_words, ranked
 from qstudio.core.findings.significance import flip_probability, is_worse
 from qstudio.core.graph_types import GraphDescription
+from qstudio.core.inspection import DepthErrors
 from qstudio.core.model_info import LayerInfo, ModelInfo
 from qstudio.core.recipe import Recipe
 from qstudio.core.results import Metrics
@@ -126,3 +127,15 @@ def test_a_fall_counts_only_beyond_half_a_point_and_beyond_chance() -> None:
     assert is_worse(metrics(98.0, flips_to_wrong=12, flips_to_right=1), whole)
     assert is_worse(Metrics(600, None, agreement=98.0), Metrics(600, None, agreement=100.0))
     assert not is_worse(Metrics(600, None, agreement=99.5), Metrics(600, None, agreement=100.0))
+
+
+def fail(_evidence: Evidence, _layer: LayerInfo) -> tuple[Finding, ...]:
+    raise ZeroDivisionError("no values")
+
+
+def test_a_plug_in_that_fails_is_the_users_to_know_and_a_fault_of_ours_is_not_hidden() -> None:
+    known = evidence(depth=DepthErrors("", 8, ()))
+    broken = FindingRule("odd", "Odd", "always", "a test", "test_findings:fail", ("depth",))
+    with pytest.raises(UserError, match="no values"):
+        broken.check(known, LAYER)
+    assert FindingRule("odd", "Odd", "always", "a test", "test_findings:fail", ("run",)).check(known, LAYER) == ()

@@ -13,7 +13,7 @@ from qstudio.core.model_info import LayerInfo, ModelInfo, SiteInfo
 from qstudio.core.range_error import RangeError
 from qstudio.core.recipe import LayerSettings, Recipe
 from qstudio.core.results import Metrics
-from qstudio.core.scheme import Scheme
+from qstudio.core.scheme import CHANNEL, Scheme
 from qstudio.core.sensitivity import SensitivityResult
 from qstudio.core.statistics import SiteStatistics
 
@@ -55,8 +55,14 @@ class Site:
         return self.estimate(self.statistics, self.info, scheme)
 
     def gain_db(self, **changes: Any) -> float | None:
-        """Return by how many dB the SQNR rises when fields of the scheme change; None where that cannot be told."""
-        before, after = self.error(), self.error(**changes)
+        """Return by how many dB the SQNR rises when fields of the scheme change; None where that cannot be told.
+
+        Groups are not estimated; what a change brings to them is taken from scales per channel.
+        """
+        if self.scheme.granularity.kind == "group" and "granularity" not in changes:
+            before, after = self.error(granularity=CHANNEL), self.error(**changes, granularity=CHANNEL)
+        else:
+            before, after = self.error(), self.error(**changes)
         if before is None or after is None or not isfinite(before.sqnr_db) or not isfinite(after.sqnr_db):
             return None
         return after.sqnr_db - before.sqnr_db

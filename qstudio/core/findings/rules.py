@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
 
+from qstudio.core.errors import UserError
 from qstudio.core.findings.evidence import NEEDS, Evidence
 from qstudio.core.findings.finding import Finding, rank
 from qstudio.core.model_info import LayerInfo
@@ -37,8 +38,21 @@ class FindingRule:
         return tuple(need for need in self.needs if not any(evidence.has(kind) for kind in need.split("|")))
 
     def check(self, evidence: Evidence, layer: LayerInfo) -> tuple[Finding, ...]:
-        """Return what the rule finds in a layer; nothing where its evidence is missing."""
-        return () if self.missing(evidence) else _function(self.target)(evidence, layer)
+        """Return what the rule finds in a layer; nothing where its evidence is missing.
+
+        Raises:
+            UserError: A plug-in failed.
+        """
+        if self.missing(evidence):
+            return ()
+        try:
+            return _function(self.target)(evidence, layer)
+        except Exception as error:
+            if self.target.startswith("qstudio."):
+                raise  # a fault of ours is reported as one; a plug-in may fail in any way
+            raise UserError(
+                f"it failed ({error})", f"rule {self.id}", "Remove its package or ask its author"
+            ) from error
 
 
 @cache

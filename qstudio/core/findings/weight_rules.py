@@ -224,7 +224,7 @@ def group_size(evidence: Evidence, layer: LayerInfo) -> tuple[Finding, ...]:
     counts = site.statistics.channel_counts
     row = site.statistics.histogram.count // max(_channels(site), 1)
     if (
-        site.scheme.bits > LOW_BITS
+        not 2 <= site.scheme.bits <= LOW_BITS
         or row < LONG_ROW
         or counts is None
         or layer.op_type not in ("Gemm", "MatMul", "Conv")
