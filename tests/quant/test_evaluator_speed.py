@@ -49,10 +49,10 @@ def resnet20():
 
 
 def anew_s(network, samples, statistics, recipe, floats):
-    """Return the processor seconds to evaluate a recipe anew, figures included."""
+    """Return the processor seconds to evaluate a recipe anew: encodings, simulation, figures."""
     split, chosen = samples.evaluation, samples.evaluation_indices
-    encodings = encodings_for(network.layers, recipe, statistics, network.weights())
     start = time.process_time()
+    encodings = encodings_for(network.layers, recipe, statistics, network.weights())
     scores = predict(network, SimulatedModel(network, encodings).run, split, chosen)
     figures_of(network, scores, split, chosen, floats)
     return time.process_time() - start
@@ -84,14 +84,23 @@ def test_a_change_of_one_layer_answers_in_a_second(resnet20):
 
 @pytest.mark.parametrize(("mode", "most"), [("change", 0.35), ("enable", 0.55)])
 def test_a_sweep_costs_a_share_of_evaluating_anew(resnet20, monkeypatch, mode, most):
-    """20 layers x 8, 4 and 2 bits. "change": in a W8A8 recipe, where a third of the cells is the recipe itself."""
+    """20 layers x 8, 4 and 2 bits. "change": in a W8A8 recipe, where a third of the cells is the recipe itself.
+
+    Both sides do all that a sweep needs: statistics (for activations) and the float model once, then the cells. Were
+    every step as fast on both, "change" would still take (40 x 0.47 + 2) of 61 passes, 0.34: a changed layer lets on
+    average 0.47 of this network's work run again, and floats and the recipe itself are one pass each.
+    """
     model, dataset, network, samples, statistics = resnet20
     monkeypatch.setattr(sensitivity, "known", CellBook())
     layers = [layer.name for layer in network.layers if layer.weight is not None]
     start = Recipe() if mode == "change" else Recipe().with_default(weight_bits="float", activation_bits="float")
     recipes = [start.with_layers((name,), weight_bits=4) for name in layers]
     split, chosen = samples.evaluation, samples.evaluation_indices
+    began = time.process_time()
+    if mode == "change":
+        activation_statistics(network, samples.calibration, samples.calibration_indices)
     floats = predict(network, network.executor.run, split, chosen)
+    once = time.process_time() - began
     options = SensitivityOptions(
         make_candidates((8, 4, 2), mode=mode), mode=mode, calibration_samples=CALIBRATION, eval_samples=SAMPLES
     )
@@ -111,6 +120,6 @@ def test_a_sweep_costs_a_share_of_evaluating_anew(resnet20, monkeypatch, mode, m
     sweep = time.process_time() - began - between
     assert len(result.cells) == 60
     mean = float(np.mean(anew))
-    ratio = sweep / (60 * mean)
-    print(f"\n{mode}: sweep {sweep:.1f} s, evaluating anew {mean:.2f} s x 60, ratio {ratio:.3f}")
+    ratio = sweep / (once + 60 * mean)
+    print(f"\n{mode}: sweep {sweep:.1f} s, anew {once:.1f} s + {mean:.2f} s x 60, ratio {ratio:.3f}")
     assert ratio <= most
