@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from large_model import make_large_model
-from PySide6.QtCore import QCoreApplication, QPointF
+from PySide6.QtCore import QCoreApplication, QPointF, Qt
+from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 from ui_fakes import RecordedEngine
 
 from qstudio.ui.graph.canvas import GraphCanvas
 from qstudio.ui.graph.panel import GraphPanel
 from qstudio.ui.icons import icon
+from qstudio.ui.table.columns import COLUMN_IDS
 from qstudio.ui.table.layer_table import LayerTable
+from qstudio.ui.theme import theme
 
 FRAME_MS = 1000 / 60
 STALL_MS = 50.0
@@ -69,6 +72,50 @@ def frames(canvas: GraphCanvas, move: Callable[[int], None], count: int = 120) -
 
         times.append(timed(frame))
     return times
+
+
+def test_rows_are_painted_anew_when_what_they_show_has_changed(make_studio: Callable[..., Any]) -> None:
+    studio = make_studio(RecordedEngine(make_large_model(40)))
+    studio.open()
+    session = studio.session
+    table = LayerTable(session, studio.bridge)
+    studio.show(table, 900, 500)
+    studio.qtbot.waitUntil(lambda: len(session.previews) > 5)
+    names = [layer.name for layer in session.model.weighted_layers]
+
+    def seen() -> QImage:
+        return table.view.viewport().grab().toImage()
+
+    def width() -> None:
+        table.view.setColumnWidth(COLUMN_IDS.index("weight_bits"), 177)
+
+    before = seen()
+    for number, change in enumerate(
+        (
+            lambda: session.set_layers("w3", (names[0],), weight_bits=3),
+            lambda: session.select(names[1:3]),
+            lambda: session.undo(),
+            lambda: session.edit("default", session.recipe.with_default(activation_bits=6)),
+            lambda: table.set_filter("conv"),
+            lambda: table.view.horizontalHeader().setSortIndicator(0, Qt.SortOrder.DescendingOrder),
+            lambda: table.view.verticalScrollBar().setValue(3),
+            lambda: table.view.choose_columns(("weight_bits", "parameters")),
+            width,
+            lambda: theme().set_mode("dark"),
+            lambda: theme().set_zoom(1.25),
+        )
+    ):
+        change()
+        studio.settle()
+        studio.qtbot.waitUntil(lambda: not table._previews.isActive())
+        studio.settle()
+        after = seen()
+        assert after != before, number
+        table.view._rows.clear()
+        assert seen() == after, "a row was still shown as it was before"
+        before = after
+    theme().set_zoom(1.0)
+    theme().set_mode("light")
 
 
 @pytest.mark.benchmark
