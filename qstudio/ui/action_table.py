@@ -66,7 +66,9 @@ def _python_blocked(c: Commands) -> str:
 
 def _restore_blocked(c: Commands) -> str:
     run = next((run for run in c.session.runs if run.id == c.session.selected_run), None)
-    return "" if run is not None and run.result is not None else tr("Select a run with a result first")
+    return _needs_history(c) or (
+        "" if run is not None and run.result is not None else tr("Select a run with a result first")
+    )
 
 
 def _restore(c: Commands) -> None:

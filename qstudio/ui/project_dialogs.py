@@ -57,6 +57,11 @@ class ProjectDialog(QDialog):
         self.buttons.addButton(button, role)
         return button
 
+    def fit(self) -> None:
+        """Grow to the height that its texts need at this width: wrapped labels do not ask for it themselves."""
+        self.column.activate()
+        self.resize(self.width(), max(self.height(), self.column.totalHeightForWidth(self.width())))
+
 
 class MissingModelDialog(ProjectDialog):
     """Asks where the model is now, and says whether a file is the same."""
@@ -115,6 +120,7 @@ class MissingModelDialog(ProjectDialog):
         self.status.setText(tr("{name} is being read…").format(name=os.path.basename(path)))
         self.status.show()
         self.anyway.hide()
+        self.fit()
         self.chosen.emit(path)
 
     def show_check(self, found: ModelCheck) -> None:
@@ -127,6 +133,7 @@ class MissingModelDialog(ProjectDialog):
         name = os.path.basename(found.path)
         self.status.setText(found.error or words.format(name=name, hash=self._place.sha256[:12]))
         self.anyway.setVisible(not found.error)
+        self.fit()
 
     def _on_anyway(self) -> None:
         self.accepted_anyway.emit(self._checked)

@@ -138,6 +138,7 @@ def test_a_missing_model_is_asked_for_and_another_file_is_called_one(
     again.settle()
     assert "other.onnx is another file" in dialog.status.text()
     assert dialog.anyway.isVisible()
+    assert dialog.status.height() >= dialog.status.heightForWidth(dialog.status.width()), "the whole sentence is seen"
     dialog.check(str(tmp_path / "broken.onnx"))
     again.settle()
     assert "the file is truncated" in dialog.status.text()
