@@ -17,6 +17,7 @@ from qstudio.core.inspection import DepthErrors, RecipeAccuracy
 from qstudio.core.model_info import ModelInfo, SiteInfo
 from qstudio.core.range_error import RangeError
 from qstudio.core.recipe import Recipe
+from qstudio.core.refinement import REFINEMENTS
 from qstudio.core.results import Metrics, RunResult
 from qstudio.core.scheme import Scheme
 from qstudio.core.statistics import SiteStatistics
@@ -46,6 +47,14 @@ class Applied:
     """Of the weight, from its exact values; None until it is known, and for activations."""
     accuracy: Gain | None = None
     """Points of top-1 (of agreement without labels) on the preview samples; None until both are known."""
+
+    @property
+    def needs_run(self) -> bool:
+        """Whether only a run can measure it: previews leave out what refines values after calibration."""
+        edit = self.finding.edit
+        if edit is None or not edit.refinement:
+            return False
+        return REFINEMENTS[edit.refinement].stage == "values"
 
 
 _KEPT_SCHEMES = 64
@@ -347,6 +356,8 @@ class Findings:
     def _measure(self, before: Recipe, after: Recipe, findings: list[Finding]) -> None:
         for layer in dict.fromkeys(each.layer for each in findings if each.side == "weight"):
             self._measure_weight(layer, before, after)
+        if all(each.needs_run for each in self._applied if each.after is after):
+            return
         answers: dict[str, RecipeAccuracy] = {}
 
         def take(which: str, value: RecipeAccuracy | None) -> None:
@@ -393,7 +404,7 @@ class Findings:
             if known.before is before and known.after is after and layer in (None, known.finding.layer):
                 if measured is not None and known.finding.side == "weight":
                     self._applied[at] = known = replace(known, measured=measured)
-                if accuracy is not None:
+                if accuracy is not None and not known.needs_run:
                     self._applied[at] = replace(known, accuracy=accuracy)
         self.changed.emit("")
 

@@ -88,6 +88,21 @@ def test_several_are_one_step_and_dismissed_ones_are_left_out(session: Session) 
         findings.apply_all([])
 
 
+def test_what_previews_leave_out_is_left_to_a_run(session: Session) -> None:
+    findings = session.findings
+    session.edit("bad", Recipe().with_default(weight_bits=4))
+    (shift,) = [each for each in findings.all() if each.rule == "bias_shift"]
+    assert shift.others > 0
+    findings.apply(shift)
+    assert session.recipe.refinements == ("fold", "bias_correction")
+    session.wait()
+    (applied,) = findings.applied
+    assert applied.needs_run
+    assert (applied.measured, applied.accuracy) == (None, None)
+    assert "bias_shift" not in {each.rule for each in findings.all()}
+    session.undo()
+
+
 def test_slices_find_what_one_go_finds_and_the_preferred_layer_comes_first(session: Session) -> None:
     findings = session.findings
     session.edit("bad", BAD)

@@ -28,6 +28,8 @@ def gain_words(finding: Finding, applied: Applied | None = None) -> str:
 
 def measured_words(applied: Applied) -> str:
     """Return what was measured after a finding was applied, in all units that are known."""
+    if applied.needs_run:
+        return tr("by the next run")
     known = [gain.text() for gain in (applied.measured, applied.accuracy) if gain is not None]
     return ", ".join(known) if known else tr("being measured")
 
