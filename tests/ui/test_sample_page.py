@@ -309,7 +309,7 @@ def test_the_window_leaves_another_perspective_for_a_sample(studio: Any) -> None
     assert studio.session.pictures.index == 5
 
 
-def test_what_is_under_the_mouse_is_read_out_and_all_can_be_taken_away(page: Any) -> None:
+def test_what_is_under_the_mouse_is_read_out_and_all_can_be_taken_away(studio: Any, page: Any) -> None:
     grid = page.maps.grid
     rect = grid._rects(grid.viewport().size())[1]
     rows, columns = grid.images[1].values.shape
@@ -323,6 +323,14 @@ def test_what_is_under_the_mouse_is_read_out_and_all_can_be_taken_away(page: Any
     assert f"quantized {maps.quantized[1, 2, 1]:.4g}" in words
     QApplication.sendEvent(grid.viewport(), QEvent(QEvent.Type.Leave))
     assert page.maps.hovered.full_text == "6 × 8 × 8"
+
+    # The keyboard reads and takes a place too.
+    taken: list[Any] = []
+    grid.place_clicked.connect(taken.append)
+    for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Down, Qt.Key.Key_Up, Qt.Key.Key_Up, Qt.Key.Key_Return):
+        studio.key(grid, key)
+    assert page.maps.hovered.full_text.startswith("channel 0, row 0, column 1: float ")
+    assert taken == [(0, 1)]
 
     # Every figure gives its numbers and its picture away.
     for figure in (page.input, page.scores, page.strip, page.maps.grid):

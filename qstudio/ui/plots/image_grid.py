@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRect, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QHelpEvent, QImage, QMouseEvent, QPaintEngine, QPainter, QPen
+from PySide6.QtGui import QColor, QHelpEvent, QImage, QKeyEvent, QMouseEvent, QPaintEngine, QPainter, QPen
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from qstudio.ui.plots.colour_maps import diverging_table, mapped, photograph, viridis_table
@@ -328,6 +328,28 @@ class ImageGrid(Painted):
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """End what a press began; it is nobody else's."""
         event.accept()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Move the mark with the arrows, take its place with Return."""
+        steps: dict[int, Place] = {
+            Qt.Key.Key_Left: (0, -1),
+            Qt.Key.Key_Right: (0, 1),
+            Qt.Key.Key_Up: (-1, 0),
+            Qt.Key.Key_Down: (1, 0),
+        }
+        step = steps.get(event.key())
+        taken = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if not self.images or self.message or (step is None and not (taken and self.hovered is not None)):
+            super().keyPressEvent(event)
+        elif step is None:
+            self.place_clicked.emit(self.hovered)
+        elif self.hovered is None:
+            self._hover((0, 0))
+        else:
+            image = self.images[0]
+            rows, columns = (size * by for size, by in zip(image.values.shape[:2], image.factor, strict=True))
+            row, column = self.hovered[0] + step[0] * image.factor[0], self.hovered[1] + step[1] * image.factor[1]
+            self._hover((min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)))
 
     def viewportEvent(self, event: QEvent) -> bool:
         """Tell in a tooltip what is under the mouse, elsewhere what the figure is."""
