@@ -171,7 +171,7 @@ class HeatMap(Painted):
     def _places(self, width: int) -> tuple[int, int, int, int]:
         """Return x where cells start, a cell's width, x where extra words start, and x where bars start."""
         metrics = QFontMetrics(theme().font("small"))
-        longest = max((metrics.horizontalAdvance(row.name) for row in self.rows), default=0) + theme().px(16)
+        longest = max((metrics.horizontalAdvance(row.name) for row in self.rows), default=0) + theme().px(22)
         names = min(longest, round(NAME_SHARE * width))
         extra = theme().px(72) if self.extra_title else 0
         count = max(len(self.columns_shown), 1)

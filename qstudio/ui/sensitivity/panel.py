@@ -153,6 +153,7 @@ class SensitivityPanel(QFrame):
         grid.addWidget(caption(tr("widths")), 0, 0)
         grid.addLayout(row(self.widths, self.hessian), 0, 1)
         buttons = QHBoxLayout()
+        buttons.setSpacing(8)
         buttons.addWidget(self.start)
         buttons.addWidget(self.stop)
         grid.addLayout(buttons, 0, 2)
