@@ -23,9 +23,10 @@ from PySide6.QtWidgets import QMenu, QToolTip, QWidget
 
 from qstudio.session.graph_view import BLOCK
 from qstudio.ui.graph.drawing import Drawing, Frame
+from qstudio.ui.graph.keys import ARROWS, OWN_KEYS
 from qstudio.ui.graph.minimap import Minimap
 from qstudio.ui.graph.painter import GraphPainter
-from qstudio.ui.graph.pictures import whole_picture, whole_svg
+from qstudio.ui.graph.pictures import Key, whole_picture, whole_svg
 from qstudio.ui.graph.viewport import Viewport
 from qstudio.ui.plots.take_away import Column, TakeAway
 from qstudio.ui.text import tr
@@ -35,27 +36,6 @@ WHEEL_FACTOR = 1.2
 """Zoom of one notch."""
 DRAG_PX = 4
 MAP_MARGIN = 8
-
-ARROWS = {
-    Qt.Key.Key_Up: "up",
-    Qt.Key.Key_Down: "down",
-    Qt.Key.Key_Left: "left",
-    Qt.Key.Key_Right: "right",
-}
-OWN_KEYS = frozenset(
-    {
-        (Qt.Key.Key_Slash, False),
-        (Qt.Key.Key_0, False),
-        (Qt.Key.Key_Plus, False),
-        (Qt.Key.Key_Minus, False),
-        (Qt.Key.Key_Equal, False),
-        (Qt.Key.Key_0, True),
-        (Qt.Key.Key_Plus, True),
-        (Qt.Key.Key_Minus, True),
-        (Qt.Key.Key_Equal, True),
-    }
-)
-"""(key, with Ctrl) that mean the graph while it has the focus and the window elsewhere."""
 
 
 class GraphCanvas(TakeAway, Viewport):
@@ -82,6 +62,8 @@ class GraphCanvas(TakeAway, Viewport):
         """Tooltip of a node."""
         self.table: Callable[[], tuple[Column, ...]] = tuple
         """The nodes as columns."""
+        self.key: Key = lambda _painter, _area, _zoom: None
+        """Draws the key of the colours into pictures."""
         self.extend_menu: Callable[[QMenu], None] = lambda _menu: None
         """Puts what can be done with the selection at the top of the context menu."""
         self._painter = GraphPainter()
@@ -401,9 +383,9 @@ class GraphCanvas(TakeAway, Viewport):
     def picture(self) -> QImage:
         """Return the whole graph as an image, twice as large as at zoom 1."""
         assert self.drawing is not None
-        return whole_picture(self.drawing)
+        return whole_picture(self.drawing, self.key)
 
     def svg(self) -> bytes:
         """Return the whole graph as an SVG document."""
         assert self.drawing is not None
-        return whole_svg(self.drawing, self.name)
+        return whole_svg(self.drawing, self.key, self.name)

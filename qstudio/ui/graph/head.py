@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QRectF, Qt, Signal
+from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from qstudio.session.graph_metrics import METRICS
@@ -11,6 +12,7 @@ from qstudio.ui.graph.node_search import NodeSearch
 from qstudio.ui.graph.scale_bar import ScaleBar
 from qstudio.ui.icons import icon
 from qstudio.ui.text import tr
+from qstudio.ui.theme import theme
 
 
 class GraphHead(QWidget):
@@ -74,6 +76,18 @@ class GraphHead(QWidget):
         self.operators.setIcon(icon("fa6s.circle-nodes", "muted"))
         self.blocks.setIcon(icon("fa6s.layer-group", "muted"))
         self.fit.setIcon(icon("fa6s.expand", "muted"))
+
+    def draw_key(self, painter: QPainter, area: QRectF, zoom: float) -> None:
+        """Draw the metric's name and the scale into a picture."""
+        font = theme().font("small")
+        font.setPixelSize(max(round(12 * zoom), 1))
+        painter.setFont(font)
+        painter.setPen(QColor(theme().palette.text))
+        upper, lower = QRectF(area), QRectF(area)
+        upper.setBottom(area.center().y())
+        lower.setTop(area.center().y())
+        painter.drawText(upper, Qt.AlignmentFlag.AlignCenter, self._metric.currentText())
+        self.scale.draw(painter, lower, 10 * zoom)
 
     def choose(self, metric: str) -> None:
         """Choose a metric by its id, as if by hand."""

@@ -72,6 +72,7 @@ class GraphPanel(QWidget):
         self.setFocusProxy(self.canvas)
         self.canvas.tell = self._tooltip
         self.canvas.table = self._columns
+        self.canvas.key = self.head.draw_key
         self.canvas.extend_menu = self._extend_menu
         self.canvas.picked.connect(self._on_picked)
         self.canvas.toggled.connect(self.toggle)

@@ -48,20 +48,24 @@ class ScaleBar(QWidget):
         """Paint the ends and the bar between them."""
         painter = QPainter(self)
         painter.setFont(theme().font("small"))
+        self.draw(painter, QRectF(self.rect()), theme().px(10))
+        painter.end()
+
+    def draw(self, painter: QPainter, area: QRectF, height: float) -> None:
+        """Draw the scale into an area with the painter's font, the bar `height` high."""
         painter.setPen(QColor(theme().palette.muted))
-        area = QRectF(self.rect())
+        metrics = painter.fontMetrics()
         middle = Qt.AlignmentFlag.AlignVCenter
         if self._scale is None:
-            text = painter.fontMetrics().elidedText(self._words, Qt.TextElideMode.ElideRight, self.width())
+            text = metrics.elidedText(self._words, Qt.TextElideMode.ElideRight, int(area.width()))
             painter.drawText(area, middle | Qt.AlignmentFlag.AlignLeft, text)
             return
         left, right = self.ends()
-        room = painter.fontMetrics().horizontalAdvance
         painter.drawText(area, middle | Qt.AlignmentFlag.AlignLeft, left)
         painter.drawText(area, middle | Qt.AlignmentFlag.AlignRight, right)
-        gap, height = theme().px(8), theme().px(10)
-        start, end = room(left) + gap, self.width() - room(right) - gap
+        start = area.left() + metrics.horizontalAdvance(left) + 0.8 * height
+        end = area.right() - metrics.horizontalAdvance(right) - 0.8 * height
         step = max(end - start, 0) / STEPS
+        top = area.center().y() - height / 2
         for number, color in enumerate(viridis()):
-            painter.fillRect(QRectF(start + number * step, (area.height() - height) / 2, step + 0.6, height), color)
-        painter.end()
+            painter.fillRect(QRectF(start + number * step, top, step + 0.6, height), color)
