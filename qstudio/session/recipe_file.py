@@ -37,19 +37,21 @@ def read_encodings(path: str | os.PathLike[str]) -> Any:
     return data if looks_like_encodings(data) else None
 
 
-def read_for_model(path: str | os.PathLike[str], model: ModelInfo, base: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+def read_for_model(
+    path: str | os.PathLike[str], model: ModelInfo | None, base: Recipe
+) -> tuple[Recipe, tuple[str, ...]]:
     """Read a recipe, or the encodings of another tool as a recipe for a model, and what to know about it.
 
     Args:
         path: A JSON file.
-        model: Whose tensors the encodings name.
+        model: Whose tensors the encodings name; without one, recipes only.
         base: What encodings are laid over.
 
     Raises:
         UserError: The file cannot be read, is neither, or its encodings belong to another model.
     """
     data = read_encodings(path)
-    if data is None:
+    if data is None or model is None:
         return read_recipe(path), ()
     try:
         return recipe_from(data, model.layers, base)

@@ -38,7 +38,7 @@ from qstudio.session.options import Notice, Run, RunOptions
 from qstudio.session.pictures import Pictures
 from qstudio.session.preview import Previews
 from qstudio.session.project import Project
-from qstudio.session.recipe_file import read_recipe, write_recipe
+from qstudio.session.recipe_file import read_for_model, write_recipe
 from qstudio.session.runs import Runs
 from qstudio.session.script import python_script
 from qstudio.session.search import Searches
@@ -111,10 +111,10 @@ class Session:
         self.sensitivity = Sweeps(self, self._work, notices.tell)
         self.search = Searches(self, self._work, self._runs, notices.tell)
         self.preview = Previews(self, self._work)
+        self.compare = Compare(self, self._work)
         self.pictures = Pictures(self, self._work)
         self.findings = Findings(self, self._work)
         self.diagnosis = Diagnosis(self)
-        self.compare = Compare(self, self._work)
 
     # ---- opening
 
@@ -319,12 +319,14 @@ class Session:
         self.recipe_changed.emit(self.recipe)
 
     def load_recipe(self, path: str | os.PathLike[str]) -> None:
-        """Read a recipe and make it current, as one undoable step.
+        """Read a recipe, or the encodings of another tool, and make it current, as one undoable step.
 
         Raises:
-            UserError: The file cannot be read or is not a recipe.
+            UserError: The file cannot be read, is neither, or its encodings belong to another model.
         """
-        recipe = read_recipe(path)
+        recipe, notes = read_for_model(path, self.model, self.recipe)
+        for note in notes:
+            self.notice_posted.emit(Notice("info", f"{os.path.basename(path)}: {note}."))
         self._notices.warn_of_strangers(recipe, self.model)
         self.saved_recipe = recipe
         self.edit("Load recipe", recipe)

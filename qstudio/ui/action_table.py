@@ -7,6 +7,7 @@ from functools import partial
 from qstudio.ui.actions import ActionSpec
 from qstudio.ui.commands import Commands
 from qstudio.ui.project_actions import PROJECT_ACTIONS
+from qstudio.ui.sharing_actions import SHARING_ACTIONS
 from qstudio.ui.table.choices import reset, set_bits, set_float
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
@@ -172,6 +173,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
         help="Save the selected run's quantized ONNX file; without a finished run, PTQ is run first",
     ),
     S("export_csv", "Export table as CSV…", "File", Commands.ask_save_csv, (), blocked=_needs_model),
+    *SHARING_ACTIONS,
     S("quit", "Quit", "File", lambda c: c.window.quit(), ("Ctrl+Q",), separator=True),
     S(
         "undo",
@@ -300,7 +302,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
         for name, title, words in (
             ("sensitivity", "Sensitivity", "Which layers hurt: each width tried on each layer"),
             ("bits", "Bits", "Bits of every layer as bars, to be painted over"),
-            ("search", "Mixed precision", "The best bits for each layer under limits of size, BOPS, bits, latency or loss"),
+            ("search", "Mixed precision", "The best bits for each layer under limits of size, bits, latency or loss"),
         )
     ),
     S(

@@ -133,7 +133,7 @@ class Commands(QObject):
     def ask_save_recipe(self) -> None:
         """Ask where to save the recipe."""
         name = f"{Path(self.session.model.path).stem}.recipe.json" if self.session.model else "recipe.json"
-        self._ask_save(tr("Save recipe"), RECIPE_FILTER, name, "json", self._on_save_recipe)
+        self.ask_save(tr("Save recipe"), RECIPE_FILTER, name, "json", self._on_save_recipe)
 
     def _on_save_recipe(self, path: str) -> None:
         try:
@@ -225,7 +225,7 @@ class Commands(QObject):
         run = self.exportable_run()
         model = run.model if run else (self.session.model.path if self.session.model else "model")
         name = f"{Path(model).stem}-quantized.onnx"
-        self._ask_save(tr("Export model"), EXPORT_FILTER, name, "onnx", self.export_to)
+        self.ask_save(tr("Export model"), EXPORT_FILTER, name, "onnx", self.export_to)
 
     def export_to(self, path: str) -> None:
         """Save the selected run's exported model; without one, run PTQ and export to `path`."""
@@ -273,7 +273,7 @@ class Commands(QObject):
 
     def ask_save_csv(self) -> None:
         """Ask where to save the layer table."""
-        self._ask_save(tr("Export table"), "CSV (*.csv)", "layers.csv", "csv", self._on_save_csv)
+        self.ask_save(tr("Export table"), "CSV (*.csv)", "layers.csv", "csv", self._on_save_csv)
 
     def _on_save_csv(self, path: str) -> None:
         try:
@@ -296,7 +296,8 @@ class Commands(QObject):
         dialog.fileSelected.connect(chosen)
         dialog.open()
 
-    def _ask_save(self, title: str, name_filter: str, name: str, suffix: str, chosen: object) -> None:
+    def ask_save(self, title: str, name_filter: str, name: str, suffix: str, chosen: object) -> None:
+        """Ask for a file to write; `chosen` is called with its path."""
         dialog = self._dialog(title, name_filter)
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setDefaultSuffix(suffix)
