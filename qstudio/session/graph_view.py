@@ -52,7 +52,7 @@ class GraphView:
     """Nodes and edges of a drawing."""
 
     items: tuple[GraphItem, ...]
-    """In topological order."""
+    """In the order in which they run; a closed block stands where its last member ran."""
     edges: tuple[tuple[int, int], ...]
     """(source, target) as positions in `items`, each pair once."""
     carriers: tuple[str, ...]
