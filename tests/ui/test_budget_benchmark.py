@@ -68,3 +68,18 @@ def test_painting_bits_at_1000_layers(make_studio: Any) -> None:
     print(f"paint: median {np.median(found):.1f} ms, largest {found.max():.1f}; scroll {np.median(scrolled):.1f} ms")
     assert np.median(scrolled) <= 16.7
     assert np.median(found) <= 50
+
+
+@pytest.mark.benchmark
+def test_scrolling_the_sensitivity_of_1000_layers(make_studio: Any) -> None:
+    studio, window = window_of(make_studio, 999)
+    studio.session.sensitivity.start()
+    sweep = make_sweep(studio.engine.model, studio.session.recipe, (8, 4, 3, 2))
+    studio.engine.finish(studio.engine.long[-1], sweep)
+    window.show_panel("sensitivity")
+    studio.settle()
+    bar = window.workspace.panel("sensitivity").map.verticalScrollBar()
+    assert bar.maximum() > 20_000
+    found = times_ms(lambda n: bar.setValue(400 * n), 50)
+    print(f"scroll: median {np.median(found):.1f} ms, largest {found.max():.1f}")
+    assert np.median(found) <= 16.7

@@ -306,3 +306,23 @@ def test_every_control_says_what_it_is(studio, made):
             if widget.isVisibleTo(root) and not (name and widget.toolTip()):
                 bare.append((type(widget).__name__, name, widget.toolTip()))
     assert not bare
+
+
+def test_ctrl_and_a_click_choose_a_second_point(studio, chart):
+    result = search(studio)
+    settled(studio, chart)
+    hashes = [result.front[n].recipe.sha256() for n in (0, 3)]
+
+    def spot_of(recipe_hash: str) -> QPoint:
+        point = next(p for p in chart.chart.points if p.point == recipe_hash)
+        scene = chart.chart.getViewBox().mapViewToScene(QPointF(point.x, point.y))
+        return chart.chart.mapFromScene(scene)
+
+    view = chart.chart.viewport()
+    for recipe_hash, modifier in zip(
+        hashes, (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.ControlModifier), strict=True
+    ):
+        studio.qtbot.mouseMove(view, spot_of(recipe_hash))
+        studio.qtbot.mouseClick(view, Qt.MouseButton.LeftButton, modifier, spot_of(recipe_hash))
+    assert chart.chart.chosen == tuple(("point", recipe_hash) for recipe_hash in hashes)
+    assert "→" in chart.words.text()

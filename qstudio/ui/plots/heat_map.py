@@ -104,6 +104,9 @@ class HeatMap(Painted):
         self.current = ""
         """The row that keys move from."""
         self.column_help: tuple[str, ...] = ()
+        self._name_px: int | None = None
+        """Width of the longest name; None until it is measured anew."""
+        self._longest_bar = 0.0
         self.cell_help: Callable[[str, int], str] = lambda _name, _column: ""
 
     # ---- content
@@ -129,6 +132,8 @@ class HeatMap(Painted):
             bar_title: What the bars mean, with the unit.
         """
         self.rows, self.columns_shown, self.scale = rows, columns, scale
+        self._name_px = None
+        self._longest_bar = max((row.bar for row in rows if row.bar is not None), default=0.0)
         self.column, self.extra_title, self.bar_title = column, extra_title, bar_title
         self.refresh()
 
@@ -148,6 +153,10 @@ class HeatMap(Painted):
         room = self.viewport().height() - self._head_px - self._foot_px
         bar = self.verticalScrollBar()
         bar.setValue(min(max(bar.value(), top + self._row_px - room), top))
+
+    def _on_theme_changed(self, palette: Palette) -> None:
+        self._name_px = None
+        super()._on_theme_changed(palette)
 
     # ---- geometry
 
@@ -170,9 +179,11 @@ class HeatMap(Painted):
 
     def _places(self, width: int) -> tuple[int, int, int, int]:
         """Return x where cells start, a cell's width, x where extra words start, and x where bars start."""
-        metrics = QFontMetrics(theme().font("small"))
-        longest = max((metrics.horizontalAdvance(row.name) for row in self.rows), default=0) + theme().px(22)
-        names = min(longest, round(NAME_SHARE * width))
+        if self._name_px is None:
+            metrics = QFontMetrics(theme().font("small"))
+            longest = max((metrics.horizontalAdvance(row.name) for row in self.rows), default=0)
+            self._name_px = longest + theme().px(22)
+        names = min(self._name_px, round(NAME_SHARE * width))
         extra = theme().px(72) if self.extra_title else 0
         count = max(len(self.columns_shown), 1)
         room = width - names - extra - theme().px(BAR_PX)
@@ -200,11 +211,10 @@ class HeatMap(Painted):
         places = self._places(size.width())
         first = max((seen.top()) // self._row_px, 0)
         last = min(seen.bottom() // self._row_px + 1, len(self.rows))
-        longest = max((row.bar for row in self.rows if row.bar is not None), default=0.0)
         painter.setOpacity(0.4 if self.faded else 1.0)
         for number in range(first, last):
             rect = QRect(0, self._head_px + number * self._row_px, size.width(), self._row_px)
-            self._paint_row(painter, rect, self.rows[number], places, longest, palette)
+            self._paint_row(painter, rect, self.rows[number], places, self._longest_bar, palette)
         painter.setOpacity(1.0)
         self._paint_head(painter, QRect(0, seen.top(), size.width(), self._head_px), places, palette)
         foot = QRect(0, seen.bottom() + 1 - self._foot_px, size.width(), self._foot_px)
