@@ -197,14 +197,16 @@ class ProjectFiles:
         if not self._path or (recorder.opened is not None and recorder.opened.read_only):
             raise UserError("the project has no file of its own", "project", "Save it first")
         for role, pieces in self.pieces().items():
-            recorder.put(embed(role, pieces, lambda: recorder.stopping), self._on_embedded)
+            recorder.put(embed(role, pieces, lambda: recorder.stopping), partial(self._on_embedded, role))
 
-    def _on_embedded(self, outcome: Outcome) -> None:
+    def _on_embedded(self, role: str, outcome: Outcome) -> None:
         if outcome.error is not None:
-            self._tell("error", f"The files were not put into the project. {outcome.error}")
+            self._tell("error", f"The {role} was not put into the project. {outcome.error}")
+        elif outcome.value is not None:
+            self._tell("info", f"The {role} is inside the project now: {outcome.value / 1024:,.0f} KB.")
         self._tell_changed()
 
     def remove_embedded(self) -> None:
         """Take model and data out of the project; it then needs them where they are."""
         for role in ("model", "data"):
-            self._recorder.put(partial(remove, role), self._on_embedded)
+            self._recorder.put(partial(remove, role), partial(self._on_embedded, role))

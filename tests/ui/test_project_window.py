@@ -196,6 +196,7 @@ def test_model_and_data_go_into_the_project(
     assert dialog.text.text() == "Model: 1 file, 4.88 KB\nData: built in, nothing to put in"
     next(b for b in dialog.findChildren(QPushButton) if b.text().startswith("Put in")).click()
     assert studio.session.project.recorder.flush(5.0)
+    assert studio.notices[-1].text == "The model is inside the project now: 5 KB."
     [inside] = studio.session.project.files.embedded
     assert (inside.main, inside.size_bytes) == ("net.onnx", 5000)
     shut(window, studio)
