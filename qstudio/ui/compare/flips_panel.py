@@ -24,6 +24,7 @@ from qstudio.session.options import Notice
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.compare.flip_list import COLUMNS, KIND_WORDS, FlipList
+from qstudio.ui.elided_label import ElidedLabel
 from qstudio.ui.plots.confusion_map import ConfusionMap
 from qstudio.ui.runs.figures import same_recipe
 from qstudio.ui.shown_panel import ShownPanel
@@ -78,7 +79,7 @@ class FlipsPanel(ShownPanel):
         self.kind.addItem(tr("all changes"), "")
         for name in ("to_wrong", "to_right", "other_wrong"):
             self.kind.addItem(tr(KIND_WORDS[name]), name)
-        self.caption = QLabel()
+        self.caption = ElidedLabel()
         self.caption.setProperty("role", "muted")
         self.copy = QPushButton(tr("Copy"))
         self.copy.setToolTip(tr("Copy the listed samples as tab-separated text"))
@@ -170,6 +171,7 @@ class FlipsPanel(ShownPanel):
                 run=first.title
             )
         self.caption.setText(f"{count}{only}; {self.map.caption}")
+        self.caption.setToolTip(self.caption.text())
         self.list.setToolTip(tr(blocked))
         for button in (self.copy, self.export):
             button.setEnabled(self.list.flips.rowCount() > 0)

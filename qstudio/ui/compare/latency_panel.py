@@ -107,7 +107,9 @@ def operator_rows(operators: tuple[OperatorTime, ...]) -> list[TextRow]:
     rows = []
     for number, row in enumerate(operators):
         a, b = row.float_ms, row.exported_ms
-        name = ", ".join(row.layers) or tr("(conversions and reordering)")
+        name = row.layers[0] if row.layers else tr("(conversions)")
+        if len(row.layers) > 1:
+            name = f"{name} +{len(row.layers) - 1}"
         ratio = a / b if a and b else None
         color = "" if ratio is None or 0.95 < ratio < 1.05 else "better" if ratio > 1 else "worse"
         texts = (
@@ -120,16 +122,15 @@ def operator_rows(operators: tuple[OperatorTime, ...]) -> list[TextRow]:
         )
         keys = (float(number), texts[1], texts[2], a, b, ratio)
         layer = row.layers[0] if row.layers else ""
-        rows.append(TextRow(texts, keys, colors=("", "", "", "", "", color), id=layer))
+        told = ", ".join(row.layers) or tr("What onnxruntime or the export puts between the layers")
+        rows.append(TextRow(texts, keys, told, ("", "", "", "", "", color), layer))
     return rows
 
 
 OPERATOR_COLUMNS = (
     TextColumn("Layer", "Nodes of your file that are computed here; click selects the first.", "layer3.0.conv1 MM"),
-    TextColumn("Float kernel", "What onnxruntime runs in float.", "GlobalAveragePool"),
-    TextColumn(
-        "Exported kernel", "What it runs in the export: names with Q compute in integers.", "QLinearGlobalAverag"
-    ),
+    TextColumn("Float kernel", "What onnxruntime runs in float.", "ReorderOutput"),
+    TextColumn("Exported kernel", "What it runs in the export: names with Q compute in integers.", "DequantizeLinear"),
     TextColumn(
         "Float, ms", "Median under onnxruntime's profiler, which itself takes some microseconds.", "00.000 M", True
     ),
