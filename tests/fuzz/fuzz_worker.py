@@ -8,6 +8,7 @@ An audit hook ends the process at once when anything is executed, unpickled or s
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -15,8 +16,10 @@ import os
 import random
 import resource
 import signal
+import sqlite3
 import struct
 import sys
+import tempfile
 import time
 import traceback
 import zipfile
@@ -80,6 +83,8 @@ def mutate_file(name: str, data: bytes, generator: random.Random, other: bytes) 
         return _mutate_zip(data, generator)
     if data[:2] == b"\x1f\x8b":
         return gzip.compress(mutate(gzip.decompress(data), generator))
+    if name.endswith(".qsproj"):
+        return _mutate_sqlite(data, generator)
     if name.endswith(".json"):
         tree = json.loads(data)
         for _ in range(generator.choice([1, 1, 2, 4])):
@@ -235,6 +240,59 @@ def _dataset_json() -> list[Files]:
     return [{**files, "d.dataset.json": json.dumps(options).encode()} for files in _npz()[:1]]
 
 
+def _qsproj() -> list[Files]:
+    """A project with edits, statistics and an embedded model, made by the program itself."""
+    from qstudio.engine.inline import InlineEngine
+    from qstudio.session.session import Session
+
+    session = Session(InlineEngine())
+    with tempfile.TemporaryDirectory() as folder:
+        session.open_model(SAMPLES / "digits_mlp.onnx")
+        session.wait(60)
+        layers = tuple(layer.name for layer in session.model.weighted_layers)  # type: ignore[union-attr]
+        for bits in (4, 2, 8):
+            session.set_layers(f"{bits} bits", layers[:1], weight_bits=bits)
+        session.undo()
+        session.project.save_as(Path(folder) / "p.qsproj")
+        session.project.files.embed()
+        session.project.recorder.flush(10.0)
+        session.close()
+        return [{"p.qsproj": (Path(folder) / "p.qsproj").read_bytes()}]
+
+
+def _mutate_sqlite(data: bytes, generator: random.Random) -> bytes:
+    """Change values inside a sound database."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.db"
+        path.write_bytes(data)
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA journal_mode = DELETE")
+        for _ in range(generator.choice([1, 1, 2, 5])):
+            tables = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%WITHOUT ROWID%'"
+            )
+            names = [row[0] for row in tables]
+            table = generator.choice(names)
+            rows = connection.execute(f"SELECT rowid, * FROM '{table}'").fetchall()
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info('{table}')")]
+            if not rows or not columns:
+                continue
+            row, column = generator.choice(rows), generator.randrange(len(columns))
+            value = row[1 + column]
+            if isinstance(value, str) and value[:1] in ("{", "["):
+                value = json.dumps(_mutate_tree(json.loads(value), generator))
+            elif isinstance(value, bytes) and generator.random() < 0.7:
+                value = mutate(value, generator)
+            else:
+                strange = generator.choice(STRANGE)
+                value = strange if isinstance(strange, (str, float, type(None))) else repr(strange)
+            with contextlib.suppress(sqlite3.Error, OverflowError):
+                connection.execute(f"UPDATE '{table}' SET '{columns[column]}' = ? WHERE rowid = ?", (value, row[0]))
+        connection.commit()
+        connection.close()
+        return path.read_bytes()
+
+
 # ---- how each kind is opened
 
 
@@ -280,6 +338,44 @@ def open_encodings(folder: Path) -> None:
     recipe_from(data, layers, Recipe())
 
 
+_sessions: list[Any] = []
+
+
+def open_project(folder: Path) -> None:
+    """Open it as the window does, without asking the engine for anything."""
+    from qstudio.session.session import Session
+
+    if not _sessions:
+        _sessions.append(Session(_NoEngine()))
+    session = _sessions[0]
+    session.project.files.embedded_root = str(folder / "cache")
+    session.opening = ""
+    session.project.open(folder / "p.qsproj")
+    session.opening = ""
+    session.project.new()
+
+
+class _NoEngine:
+    """Takes every request and answers none."""
+
+    def __init__(self) -> None:
+        self.on_log = self.on_process_died = None
+        self._count = 0
+
+    def submit(self, request: Any, *, slot: str = "", **_callbacks: Any) -> Any:
+        from qstudio.engine.client import Job
+        from qstudio.engine.messages import JobState
+
+        self._count += 1
+        return Job(self._count, request, "inspect", slot, state=JobState.CANCELLED)
+
+    def cancel(self, _job: Any) -> None: ...
+
+    def set_wake(self, _wake: Any) -> None: ...
+
+    def close(self, timeout: float = 0.0) -> None: ...
+
+
 KINDS: dict[str, tuple[Callable[[], list[Files]], Callable[[Path], None]]] = {
     "onnx": (_onnx, open_model),
     "pt2": (_pt2, open_model),
@@ -290,6 +386,7 @@ KINDS: dict[str, tuple[Callable[[], list[Files]], Callable[[Path], None]]] = {
     "dataset_json": (_dataset_json, open_data),
     "recipe": (_recipe, open_recipe),
     "encodings": (_encodings, open_encodings),
+    "qsproj": (_qsproj, open_project),
 }
 MUTATED = {"dataset_json": ".json"}
 """Kinds of which only files with this ending are changed."""

@@ -20,13 +20,14 @@ from fuzz_worker import KINDS, LIMIT_S
 SHARES = {
     "onnx": 30,
     "pt2": 3,
-    "npz": 22,
+    "npz": 17,
     "idx": 12,
     "images": 11,
     "cifar": 5,
     "dataset_json": 5,
     "recipe": 7,
-    "encodings": 5,
+    "encodings": 3,
+    "qsproj": 7,
 }
 """Percent of all files."""
 WORKER = Path(__file__).with_name("fuzz_worker.py")
