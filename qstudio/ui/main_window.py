@@ -37,6 +37,8 @@ class MainWindow(QMainWindow):
     """Menus and perspectives, notices, welcome or workspace, accuracy strip, run bar."""
 
     closed = Signal()
+    built = Signal()
+    """Everything stands that the first picture did not need."""
 
     def __init__(self, session: Session, bridge: SessionBridge) -> None:
         super().__init__()
@@ -137,6 +139,7 @@ class MainWindow(QMainWindow):
         self._load_icons()
         if not self.session.devices:
             self.session.list_devices()
+        self.built.emit()
 
     def _add_training_buttons(self) -> None:
         """Put the actions of a training into its panel, once."""
