@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
 from qstudio.core.errors import UserError
@@ -80,6 +81,7 @@ def open_project(path: str | os.PathLike[str], autosave_root: str) -> Opened:
     if isinstance(lock, Holder):
         reason = f"{lock.words} has it open"
     elif lock is not None:
+        _sweep(name)
         try:
             file, state = ProjectFile.open(name)
         except sqlite3.Error as error:
@@ -95,6 +97,12 @@ def open_project(path: str | os.PathLike[str], autosave_root: str) -> Opened:
     except (sqlite3.Error, OSError) as error:
         what = f"the project cannot be opened ({words_of(error)})"
         raise UserError(what, name, "Copy it to another folder") from None
+
+
+def _sweep(path: str) -> None:
+    """Remove what a program that was killed while it saved under this name has left; the lock is held."""
+    for left in Path(path).parent.glob(f"{escape(Path(path).name)}.*.part"):
+        remove_files(left)
 
 
 def _stopped(state: ProjectState, words: str = KILLED_WORDS) -> ProjectState:
@@ -256,8 +264,8 @@ def save_copy(file: ProjectFile | None, path: str) -> Opened:
     if isinstance(lock, Holder):
         raise UserError(f"{lock.words} has it open", path, fix)
     part = f"{path}.{os.getpid()}.part"
+    _sweep(path)
     try:
-        remove_files(part)
         if file is None:
             ProjectFile.create(part).close()
         else:

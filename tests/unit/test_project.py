@@ -462,6 +462,16 @@ def test_a_folder_that_takes_no_lock_is_read(
     check_reading_only(second, tmp_path / "work.qsproj")
 
 
+def test_what_was_left_of_saving_is_swept(desk: Callable[[], Desk], place: str, tmp_path: Path) -> None:
+    first = desk()
+    first.open_model(place)
+    for name in ("work [1].qsproj.77.part", "work [1].qsproj.77.part-wal", "other.qsproj.77.part"):
+        (tmp_path / name).write_bytes(b"x")
+    first.project.save_as(tmp_path / "work [1]")
+    first.session.close()
+    assert sorted(os.listdir(tmp_path)) == ["net", "other.qsproj.77.part", "work [1].qsproj"]
+
+
 def test_a_run_in_progress_keeps_its_project(desk: Callable[[], Desk], place: str, tmp_path: Path) -> None:
     first = desk()
     first.open_model(place)

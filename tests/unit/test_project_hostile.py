@@ -101,16 +101,20 @@ def test_another_program_s_database_is_refused(opening: Callable[[bytes], str], 
     assert "this is not a QStudio project" in opening(changed(good, tmp_path, "PRAGMA application_id = 1"))
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_mutated_bytes_are_refused_in_one_sentence_or_open(
-    opening: Callable[[bytes], str], good: bytes, seed: int
-) -> None:
+def mutated(good: bytes, seed: int) -> bytes:
+    """Return a project's bytes with some of them changed, and sometimes cut off."""
     draw = random.Random(seed)
     data = bytearray(good)
     for _ in range(draw.choice([1, 10, 300])):
         data[draw.randrange(100, len(data))] = draw.randrange(256)
-    told = opening(bytes(data[: draw.choice([len(data), draw.randrange(100, len(data))])]))
-    assert "\n" not in told
+    return bytes(data[: draw.choice([len(data), draw.randrange(100, len(data))])])
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_mutated_bytes_are_refused_in_one_sentence_or_open(
+    opening: Callable[[bytes], str], good: bytes, seed: int
+) -> None:
+    assert "\n" not in opening(mutated(good, seed))
 
 
 @pytest.mark.parametrize(
@@ -260,3 +264,15 @@ def test_arrays_of_statistics_cannot_ask_for_memory_that_is_not_there() -> None:
     header = json.dumps(plain).encode()
     with pytest.raises(UserError, match="too large"):
         unpack(zlib.compress(struct.pack("<I", len(header)) + header + np.zeros(10, np.uint8).tobytes()), "x")
+
+
+@pytest.mark.fuzz
+def test_two_thousand_mutated_projects_are_refused_in_one_sentence_or_open(
+    opening: Callable[[bytes], str], good: bytes
+) -> None:
+    opened = 0
+    for seed in range(2000):
+        told = opening(mutated(good, seed))
+        assert "\n" not in told
+        opened += not told
+    print(f"2,000 mutated projects: {opened} opened, {2000 - opened} were refused in one sentence")
