@@ -156,10 +156,9 @@ class Findings:
 
     def _verified(self, model: ModelInfo) -> RunResult | None:
         """Return what the last run of the present recipe found when it verified its file; None without one."""
-        now = self._session.recipe.sha256()
         for run in reversed(self._session.runs):
-            same = run.recipe_hash == now and run.model_sha256 == model.sha256
-            if same and run.result is not None and run.result.parity is not None:
+            known = run.result is not None and run.result.parity is not None and run.model_sha256 == model.sha256
+            if known and run.recipe_hash == self._session.recipe.sha256():
                 return run.result
         return None
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication
-from ui_fakes import RecordedEngine, make_accuracy, make_model
+from ui_fakes import RecordedEngine, make_accuracy, make_model, make_result
 
 from qstudio.core.findings.rules import RULES
-from qstudio.core.results import Metrics
+from qstudio.core.results import Metrics, Parity
 from qstudio.core.scheme import FLOAT_BITS
 from qstudio.engine.messages import PreviewAccuracy
 from qstudio.ui.findings.findings_model import LAYER, MARK, MEASURED, PREDICTED, WORDS
@@ -188,6 +188,23 @@ def test_an_empty_list_says_what_was_checked_and_missing_evidence_is_asked_for(s
     studio.settle()
     assert len(studio.engine.asked) == asked
     assert not studio.session.findings.complete
+
+
+def test_a_run_in_progress_disturbs_nothing_and_what_it_verified_is_looked_at(studio: Any) -> None:
+    studio.open()
+    findings = studio.session.findings
+    assert "saturation" not in {each.rule for each in findings.all()}
+    studio.session.run_ptq()
+    studio.engine.progress(studio.engine.runs[0], 1, 3)
+    assert findings.complete
+    parity = Parity(99.9, 1, 99.8, 99.8, 1000, saturating=(("fc", 3.2),))
+    studio.engine.finish(studio.engine.runs[0], make_result(studio.session.recipe, studio.session.model, parity=parity))
+    (found,) = [each for each in findings.all() if each.rule == "saturation"]
+    assert (found.layer, found.severity) == ("fc", "high")  # the recorded processor has no VNNI
+    assert "This processor has none." in found.summary
+    studio.session.set_layers("7 bits", ("fc",), weight_bits=7)
+    assert "saturation" not in {each.rule for each in findings.all()}
+    studio.settle()
 
 
 # ---- the diagnosis

@@ -147,6 +147,11 @@ class Evidence:
         return self.owner(layer.inputs[0]) if layer.inputs else None
 
     @cached_property
+    def weighted(self) -> tuple[LayerInfo, ...]:
+        """Layers that have a weight, in topological order; found once, as rules ask for every layer."""
+        return self.model.weighted_layers
+
+    @cached_property
     def readers(self) -> dict[str, tuple[str, ...]]:
         """Names of the layers that each layer feeds."""
         found: dict[str, list[str]] = {layer.name: [] for layer in self.model.layers}

@@ -49,9 +49,7 @@ def _next(evidence: Evidence, layer: LayerInfo) -> LayerInfo | None:
 
 def _previous(evidence: Evidence, layer: LayerInfo) -> LayerInfo | None:
     """Return the layer with a weight that feeds only this one."""
-    found = [
-        other for other in evidence.model.weighted_layers if other is not layer and _next(evidence, other) is layer
-    ]
+    found = [other for other in evidence.weighted if other is not layer and _next(evidence, other) is layer]
     return found[0] if len(found) == 1 else None
 
 

@@ -199,7 +199,7 @@ def depthwise_bits(evidence: Evidence, layer: LayerInfo) -> tuple[Finding, ...]:
 
 def first_last_bits(evidence: Evidence, layer: LayerInfo) -> tuple[Finding, ...]:
     """Find a first or last layer below 8 bits (Choi et al., PACT, 2018; Esser et al., LSQ, 2020)."""
-    weighted = evidence.model.weighted_layers
+    weighted = evidence.weighted
     if is_depthwise(layer) or len(weighted) < 3 or layer not in (weighted[0], weighted[-1]):
         return ()
     place = "first" if layer is weighted[0] else "last"
