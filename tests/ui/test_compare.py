@@ -289,7 +289,7 @@ def test_latency_with_reasons_operators_and_storages(two_runs: Any) -> None:
     panel.reasons.linkActivated.emit("0")
     assert set(session.selection) == {"fc", "block1.conv"}
     table = panel.operators
-    assert table.rows.rows[0].texts == ("fc", "Gemm", "QGemm", "0.200", "0.100", "2.00x")
+    assert table.rows.rows[0].texts == ("fc", "0.200", "0.100", "2.00x", "Gemm", "QGemm")
     table.selectRow(0)
     assert session.selection == ("fc",)
     assert panel.bars.csv_text().count("\n") == 5

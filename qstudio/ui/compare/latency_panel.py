@@ -114,28 +114,28 @@ def operator_rows(operators: tuple[OperatorTime, ...]) -> list[TextRow]:
         color = "" if ratio is None or 0.95 < ratio < 1.05 else "better" if ratio > 1 else "worse"
         texts = (
             name,
-            ", ".join(row.float_operators) or NO_VALUE,
-            ", ".join(row.exported_operators) or NO_VALUE,
             NO_VALUE if a is None else f"{a:.3f}",
             NO_VALUE if b is None else f"{b:.3f}",
             NO_VALUE if ratio is None else f"{ratio:.2f}x",
+            ", ".join(row.float_operators) or NO_VALUE,
+            ", ".join(row.exported_operators) or NO_VALUE,
         )
-        keys = (float(number), texts[1], texts[2], a, b, ratio)
+        keys = (float(number), a, b, ratio, texts[4], texts[5])
         layer = row.layers[0] if row.layers else ""
         told = ", ".join(row.layers) or tr("What onnxruntime or the export puts between the layers")
-        rows.append(TextRow(texts, keys, told, ("", "", "", "", "", color), layer))
+        rows.append(TextRow(texts, keys, told, ("", "", "", color, "", ""), layer))
     return rows
 
 
 OPERATOR_COLUMNS = (
     TextColumn("Layer", "Nodes of your file that are computed here; click selects the first.", "layer3.0.conv1 MM"),
-    TextColumn("Float kernel", "What onnxruntime runs in float.", "ReorderOutput"),
-    TextColumn("Exported kernel", "What it runs in the export: names with Q compute in integers.", "DequantizeLinear"),
     TextColumn(
         "Float, ms", "Median under onnxruntime's profiler, which itself takes some microseconds.", "00.000 M", True
     ),
     TextColumn("Exported, ms", "The same of the exported model.", "Exported, ms", True),
     TextColumn("Speed-up", "Float over exported; above 1 is faster.", "00.00x M", True),
+    TextColumn("Float kernel", "What onnxruntime runs in float.", "ReorderOutput"),
+    TextColumn("Exported kernel", "What it runs in the export: names with Q compute in integers.", "DequantizeLinear"),
 )
 
 

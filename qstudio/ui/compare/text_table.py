@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, Signal
-from PySide6.QtGui import QColor, QContextMenuEvent, QKeyEvent, QKeySequence
+from PySide6.QtGui import QColor, QContextMenuEvent, QKeyEvent, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QApplication,
     QFileDialog,
     QFrame,
-    QHeaderView,
     QMenu,
     QTableView,
     QWidget,
@@ -31,6 +30,8 @@ from qstudio.ui.theme import theme
 
 Index = QModelIndex | QPersistentModelIndex
 Role = Qt.ItemDataRole
+LEAST_PX, MOST_PX = 80, 240
+"""What the first column takes where there is little room."""
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,11 @@ class TextTable(QTableView):
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of layers differ at both ends
         header = self.horizontalHeader()
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setSortIndicatorClearable(True)
         header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
         header.sortIndicatorChanged.connect(self.rows.sort)
         self.selectionModel().selectionChanged.connect(self._on_selection_changed)
+        self.rows.modelReset.connect(self._fit_first)
         theme().changed.connect(self._on_theme_changed)
         self._on_theme_changed()
 
@@ -192,6 +193,20 @@ class TextTable(QTableView):
         for number, column in enumerate(self.rows.headings):
             widest = max(metrics.horizontalAdvance(text) for text in (column.widest, tr(column.title) + "  "))
             self.setColumnWidth(number, widest + theme().px(14))
+        self._fit_first()
+
+    def _fit_first(self) -> None:
+        """Give the first column what the others leave, and room for its longest text where they leave too little."""
+        longest = max((row.texts[0] for row in self.rows.rows), key=len, default="")
+        needed = self.fontMetrics().horizontalAdvance(f"{longest}  ") + theme().px(10)
+        others = sum(self.columnWidth(number) for number in range(1, self.rows.columnCount()))
+        least = min(max(needed, theme().px(LEAST_PX)), theme().px(MOST_PX))
+        self.setColumnWidth(0, max(least, self.viewport().width() - others))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Take in another width."""
+        super().resizeEvent(event)
+        self._fit_first()
 
     def _on_selection_changed(self, *_: object) -> None:
         self.rows_selected.emit(self.selected_ids())
