@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 
-from qstudio.backends.processor import processor
+from qstudio.core.processor import processor
 from qstudio.core.results import Device
 
 _PROVIDERS = {

@@ -27,7 +27,7 @@ def speed_reasons(
 
     Args:
         graph: From `optimized_graph` of the exported model.
-        instructions: Instruction sets that matter for int8, from `qstudio.backends.processor`.
+        instructions: Instruction sets that matter for int8, from `qstudio.core.processor`.
         macs: Multiply-accumulates of each layer by name, for the share that a reason concerns.
     """
     return tuple(

@@ -13,11 +13,11 @@ import onnxruntime
 from qstudio.backends.feeds import random_feed as random_feed
 from qstudio.backends.optimized import optimized_graph
 from qstudio.backends.ort import Model, make_session
-from qstudio.backends.processor import processor, usable_cores
 from qstudio.backends.profile import operator_times
 from qstudio.backends.speed_reasons import note_of, speed_reasons, threads_reason, timed_reasons
 from qstudio.core.context import JobContext, SilentContext
 from qstudio.core.errors import UserError
+from qstudio.core.processor import processor, usable_cores
 from qstudio.core.results import Latency, LatencyPair, OperatorTime, SpeedReason
 
 RUNS, WARMUP = 50, 10

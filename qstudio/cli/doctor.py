@@ -15,9 +15,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from qstudio import __version__
-from qstudio.backends.processor import processor
 from qstudio.cli.asking import Asker
 from qstudio.cli.tables import size
+from qstudio.core.processor import INT8_MEANING, processor
 from qstudio.core.results import Device
 from qstudio.engine.messages import ListDevices
 
@@ -25,21 +25,6 @@ WINDOW_S = 30.0
 """Longest wait for Qt to start; over ssh without a display it fails at once, behind a dead X server it hangs."""
 
 LINE = 110
-
-INT8_MEANING = {
-    "avx2": "8-bit products are added in pairs with 16 bits: faster than float, but sums can saturate. Runs name the "
-    "layers where they do; 7 bits for those weights avoid it",
-    "avx512f": "wide float and integer arithmetic; without VNNI int8 still saturates at 16 bits",
-    "avx512_vnni": "four 8-bit products are added to 32 bits by one instruction: int8 is fast and exact",
-    "avx_vnni": "four 8-bit products are added to 32 bits by one instruction: int8 is fast and exact",
-    "avx_vnni_int8": "as VNNI, for signed activations too",
-    "amx_int8": "whole int8 tiles are multiplied by one instruction: the fastest int8 on x86",
-    "neon": "128-bit arithmetic; without dot products int8 gains little over float",
-    "neon_dotprod": "four 8-bit products are added to 32 bits by one instruction: int8 is fast and exact",
-    "neon_i8mm": "small int8 matrices are multiplied by one instruction",
-    "sve": "wide vectors; what int8 gains depends on onnxruntime's build",
-}
-"""What an instruction set means for int8 models in onnxruntime."""
 
 _WINDOW_PROBE = """
 import sys

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qstudio.backends.ort import make_session, run_batches, with_outputs
-from qstudio.backends.processor import processor
 from qstudio.backends.qdq import dequantized_name
 from qstudio.core.encodings import DynamicEncoding, FloatEncoding
+from qstudio.core.processor import processor
 from qstudio.core.results import Parity
 from qstudio.data.dataset import Split
 from qstudio.quant.code_steps import Comparable, code_steps

@@ -7,9 +7,9 @@ import pytest
 from export_cases import export, model_of, node, run
 from onnx import numpy_helper
 
-from qstudio.backends.processor import processor
 from qstudio.backends.qdq import layer_inputs
 from qstudio.backends.saturation import saturating_layers
+from qstudio.core.processor import processor
 
 
 def gemm(wbits):

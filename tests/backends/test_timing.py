@@ -8,11 +8,11 @@ from export_cases import export, model_of, node, small_cnn
 
 from qstudio.backends.optimized import optimized_graph
 from qstudio.backends.ort import make_session
-from qstudio.backends.processor import processor, read_cpuinfo
 from qstudio.backends.speed_reasons import speed_notes
 from qstudio.backends.timing import file_size_bytes, measure_latency, measure_pair, random_feed
 from qstudio.core.context import SilentContext
 from qstudio.core.errors import JobCancelled, UserError
+from qstudio.core.processor import processor, read_cpuinfo
 
 
 def images(n=4):

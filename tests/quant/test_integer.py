@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from integer_cases import activations_product, binary, compare, conv, pool, product, softmax
 
-from qstudio.backends.processor import processor
+from qstudio.core.processor import processor
 from qstudio.quant.verify import saturates
 
 X86 = processor()[1][:1] == ("x86",)

@@ -11,9 +11,9 @@ from integer_cases import compare
 from onnx import helper
 from quant_cases import case, model_of, small_cnn, weights
 
-from qstudio.backends.processor import processor
 from qstudio.cli.quantizing import parity_lines
 from qstudio.core.errors import JobCancelled
+from qstudio.core.processor import processor
 from qstudio.core.recipe import Recipe
 from qstudio.core.storage import INT8
 from qstudio.data.load import load_dataset

@@ -10,9 +10,9 @@ import onnx
 from numpy.typing import NDArray
 
 from qstudio.backends.ort import make_session, with_outputs
-from qstudio.backends.processor import processor
 from qstudio.backends.qdq import layer_inputs
 from qstudio.backends.saturation import saturating_layers
+from qstudio.core.processor import processor
 from qstudio.core.results import IntegerParity
 from qstudio.data.dataset import Split
 from qstudio.quant.evaluate import feeds

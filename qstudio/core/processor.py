@@ -21,6 +21,21 @@ _APPLE_FLAGS = {
 _WINDOWS_FEATURES = {40: "avx2", 41: "avx512f", 43: "neon_dotprod"}
 """IsProcessorFeaturePresent: PF_AVX2_INSTRUCTIONS_AVAILABLE, PF_AVX512F_..., PF_ARM_V82_DP_..."""
 
+INT8_MEANING = {
+    "avx2": "8-bit products are added in pairs with 16 bits: faster than float, but sums can saturate. Runs name the "
+    "layers where they do; 7 bits for those weights avoid it",
+    "avx512f": "wide float and integer arithmetic; without VNNI int8 still saturates at 16 bits",
+    "avx512_vnni": "four 8-bit products are added to 32 bits by one instruction: int8 is fast and exact",
+    "avx_vnni": "four 8-bit products are added to 32 bits by one instruction: int8 is fast and exact",
+    "avx_vnni_int8": "as VNNI, for signed activations too",
+    "amx_int8": "whole int8 tiles are multiplied by one instruction: the fastest int8 on x86",
+    "neon": "128-bit arithmetic; without dot products int8 gains little over float",
+    "neon_dotprod": "four 8-bit products are added to 32 bits by one instruction: int8 is fast and exact",
+    "neon_i8mm": "small int8 matrices are multiplied by one instruction",
+    "sve": "wide vectors; what int8 gains depends on onnxruntime's build",
+}
+"""What an instruction set means for int8 models in onnxruntime."""
+
 
 @lru_cache(maxsize=1)
 def processor() -> tuple[str, tuple[str, ...]]:
