@@ -70,12 +70,9 @@ class Flips:
     other_wrong: int
     p: float
     """McNemar's exact two-sided p of `to_wrong` and `to_right`; 1 without labels."""
+    labelled: bool
+    """Whether it is known which answers are right."""
     class_names: tuple[str, ...] = ()
-
-    @property
-    def labelled(self) -> bool:
-        """Whether it is known which answers are right."""
-        return len(self.labels) == len(self.indices) and (len(self.labels) > 0 or not (self.kinds == 3).any())
 
     def name_of(self, number: int) -> str:
         """Return a class by name, else by number."""
@@ -137,6 +134,7 @@ def flips_between(first: Answers, second: Answers) -> Flips:
         to_right=to_right,
         other_wrong=other,
         p=mcnemar_p(to_wrong, to_right),
+        labelled=labelled,
         class_names=first.class_names,
     )
 
