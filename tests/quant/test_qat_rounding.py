@@ -182,3 +182,27 @@ def test_a_scale_stays_positive_whatever_the_gradient():
     assert float(quantizer.scale.value().detach()) > 0
     assert isinstance(quantizer.encoding(), Encoding)
     assert quantizer.encoding().scale > 0
+
+
+@pytest.mark.parametrize(("granularity", "learned"), [("channel", True), ("channel", False), ("group:8", True)])
+def test_scales_of_channels_follow_the_gain_of_a_normalisation(granularity, learned):
+    w = draw(6, 4, 3, 3)
+    high = np.random.default_rng(2).uniform(0.5, 1.5, (6,) if granularity == "channel" else (6, 5))
+    encoding = encode(Scheme("weight", 3, granularity=Granularity.parse(granularity)), -high, high, 0)
+    start = torch.tensor([0.5, 2.0, -1.0, 1.0, 4.0, -0.25]).reshape(-1, 1, 1, 1)
+    quantizer = WeightQuantizer(encoding, torch.tensor(w), learned, True, start)
+    np.testing.assert_array_equal(quantizer.values(start).detach().numpy(), fake_quantize(w * start.numpy(), encoding))
+    moved = start * torch.tensor([2.0, 0.5, -4.0, 1.0, 8.0, 0.125]).reshape(-1, 1, 1, 1)
+    now = quantizer.encoding(moved)
+    factor = np.abs((moved / start).numpy()).reshape([6] + [1] * (encoding.scale.ndim - 1))
+    np.testing.assert_array_equal(now.scale, encoding.scale * factor)
+    values = quantizer.values(moved).detach().numpy()
+    np.testing.assert_array_equal(values, fake_quantize(quantizer.float_values(moved), now))
+    np.testing.assert_array_equal(values, quantizer.values(start).detach().numpy() * (moved / start).numpy())
+
+
+def test_one_scale_for_all_channels_stays_where_it_is():
+    encoding = encode(Scheme("weight", 3, granularity=Granularity.parse("tensor")), -1.0, 1.0, None)
+    gain = torch.ones(4, 1)
+    quantizer = WeightQuantizer(encoding, torch.tensor(draw(4, 3)), True, True, gain)
+    np.testing.assert_array_equal(quantizer.encoding(2 * gain).scale, encoding.scale)

@@ -136,10 +136,26 @@ class ActivationQuantizer:
 
 
 class WeightQuantizer:
-    """Rounds one weight with an affine grid, its scale fixed (STE) or learned (LSQ)."""
+    """Rounds one weight with an affine grid, its scale fixed (STE) or learned (LSQ).
 
-    def __init__(self, encoding: Encoding, values: Tensor, learned: bool, relative: bool) -> None:
+    The gain of a BatchNormalization that is kept multiplies the weight, and the scale of each channel as far as it
+    has moved since the scale was set: rounding then does not change with the running deviation. (digits_mobilenet,
+    W2A2, 15 epochs: 76 %; with scales that do not follow, the statistics' noise moves weights over rounding boundaries
+    all the time: 36 %.) One scale for all channels cannot follow.
+
+    Args:
+        encoding: Where it starts.
+        values: The weight, before a gain.
+        learned: Whether the scale is.
+        relative: Whether the learned scale is relative to its start (see Positive).
+        gain: Of the normalisation at the start, broadcasting against the weight; None = there is none.
+    """
+
+    def __init__(
+        self, encoding: Encoding, values: Tensor, learned: bool, relative: bool, gain: Tensor | None = None
+    ) -> None:
         self.start = encoding
+        self._gain = None if gain is None else gain.detach().abs()
         self._device = values.device
         self._shape = tuple(values.shape)
         zero = spread(encoding.zero_point, self._shape, encoding)
@@ -157,25 +173,40 @@ class WeightQuantizer:
     def values(self, gain: Tensor | None = None) -> Tensor:
         """Return the rounded weight, multiplied by a gain before (of a BatchNormalization that will be folded)."""
         weight = self.leaf if gain is None else self.leaf * gain
+        follows = self._follows(gain)
+        scale = self._fixed if self.scale is None else self._spread(self.scale.value())
+        scale = scale if follows is None else scale * follows
         if self.scale is None:
-            return WeightRounding.apply(weight, self._fixed, self._low, self._high, 1.0, True)
-        scale = self._spread(self.scale.value())
+            return WeightRounding.apply(weight, scale, self._low, self._high, 1.0, True)
         return WeightRounding.apply(weight, scale, self._low, self._high, self._factor, False)
+
+    def _follows(self, gain: Tensor | None) -> Tensor | None:
+        """Return what the scales are multiplied by, broadcasting against the weight; None = nothing."""
+        if gain is None or self._gain is None or self.start.axis is None:
+            return None
+        return gain.abs() / self._gain
 
     def hold(self) -> None:
         """Keep the scale positive."""
         if self.scale is not None:
             self.scale.hold()
 
-    def move_to(self, encoding: Encoding) -> None:
-        """Take another fixed range (ranges of STE follow the weights)."""
+    def move_to(self, encoding: Encoding, gain: Tensor | None = None) -> None:
+        """Take another fixed range, of the weight with this gain (ranges of STE follow the weights)."""
         self.start = encoding
+        self._gain = None if gain is None else gain.detach().abs()
         self._low, self._high = self._bounds(encoding, spread(encoding.zero_point, self._shape, encoding))
         self._fixed = self._spread(torch.tensor(encoding.scale, device=self._device))
 
     def encoding(self, gain: Tensor | None = None) -> Encoding:
-        """Return what the weight is to be rounded with now; a gain is in the weight, not in its scale."""
-        return self.start if self.scale is None else replace(self.start, scale=self.scale.numpy())
+        """Return what the weight, multiplied by a gain, is to be rounded with now."""
+        follows = self._follows(gain)
+        if self.scale is None and follows is None:
+            return self.start
+        scale = torch.from_numpy(self.start.scale if self.scale is None else self.scale.numpy())
+        if follows is not None:
+            scale = scale * follows.detach().cpu().reshape(-1, *[1] * (scale.dim() - 1))
+        return replace(self.start, scale=scale.numpy())
 
     def float_values(self, gain: Tensor | None = None) -> NDArray[np.float32]:
         """Return the weight before rounding, as it is folded."""

@@ -85,7 +85,9 @@ class Student:
                 self.weights[site.id] = DorefaWeight(encoding, start_weight(site.id), scheme.bits)
             else:
                 learned = training.method in ("lsq", "lsq+") and scheme.calibration != "manual"
-                self.weights[site.id] = WeightQuantizer(encoding, start_weight(site.id), learned, relative)
+                norm = self.norms.get(site.id)
+                gain = None if norm is None else norm.spread(norm.gain())
+                self.weights[site.id] = WeightQuantizer(encoding, start_weight(site.id), learned, relative, gain)
         normalised = {norm.start.bias_site for norm in self.norms.values()}
         for layer in network.layers:
             if layer.bias is not None and layer.bias.id not in self.plain and layer.bias.id not in normalised:
@@ -237,11 +239,10 @@ class Student:
         for site in self.network.weight_sites:
             weight = self.weights.get(site.id)
             if isinstance(weight, WeightQuantizer) and weight.scale is None:
-                encoding = weight_encoding(
-                    self.encodings.schemes[site.id], site, weight.float_values(self._gain(site.id, gains))
-                )
+                gain = self._gain(site.id, gains)
+                encoding = weight_encoding(self.encodings.schemes[site.id], site, weight.float_values(gain))
                 if encoding is not None:
-                    weight.move_to(encoding)
+                    weight.move_to(encoding, gain)
 
     def pact_penalty(self) -> Tensor | None:
         """Return the sum of squares of PACT's clips, None where there are none."""
