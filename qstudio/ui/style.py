@@ -38,9 +38,10 @@ QFrame[role="surface"] {{ background: {p.surface}; }}
 QFrame[role="strip"] {{ background: {p.surface}; border-top: 1px solid {p.line}; }}
 QFrame[role="card"] {{ background: {p.surface}; border: 1px solid {p.line}; border-radius: {px(6)}; }}
 QFrame[role="card"]:hover, QFrame[role="card"]:focus {{ border-color: {p.accent}; }}
-QFrame[role="notice-info"] {{ background: {p.surface}; border: 1px solid {p.line}; border-left: {px(4)} solid {p.accent}; }}
-QFrame[role="notice-warning"] {{ background: {p.surface}; border: 1px solid {p.line}; border-left: {px(4)} solid {p.watch}; }}
-QFrame[role="notice-error"] {{ background: {p.surface}; border: 1px solid {p.line}; border-left: {px(4)} solid {p.worse}; }}
+QFrame[role^="notice-"] {{ background: {p.surface}; border: 1px solid {p.line}; }}
+QFrame[role="notice-info"] {{ border-left: {px(4)} solid {p.accent}; }}
+QFrame[role="notice-warning"] {{ border-left: {px(4)} solid {p.watch}; }}
+QFrame[role="notice-error"] {{ border-left: {px(4)} solid {p.worse}; }}
 QPushButton[role="primary"] {{
     background: {p.accent}; color: {on_accent}; border: 1px solid {p.accent}; border-radius: {px(4)};
     padding: {px(5)} {px(16)}; font-weight: 600;
