@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import helper
 from quant_cases import Recorder, case, model_of, small_cnn, weights
+from scipy.stats import spearmanr
 
 from qstudio.backends.ort import make_session
 from qstudio.core.context import SilentContext
@@ -381,5 +382,29 @@ def test_resnet20_at_four_bits(refinements):
     assert result.simulated.top1 >= uniform.simulated.top1
     assert result.spearman_damage >= 0.8
     assert result.spearman_drop >= 0.8
+    for point in result.uniforms:
+        assert accuracy(result.at_budget(point.amount("average_bits"))) >= accuracy(point)
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("refinements", [("fold",), ("fold", "bias_correction")])
+def test_digits_mobilenet_at_four_bits(mobilenet, digits, refinements):
+    """All 602 evaluation samples; the candidates run on 256 of those for calibration.
+
+    With bias correction 18 of 24 recipes lose not one sample. Such ties bound any rank correlation with the accuracy
+    lost: ordering the recipes by the damage they really do gives 0.76 there, ordering them by the prediction 0.77.
+    """
+    recipe, options = Recipe(refinements=refinements), PtqOptions(measure_latency=False)
+    result = run_search(mobilenet, digits, recipe, SearchSettings(limits=(("average_bits", 4.0),)), options)
+    uniform = run_ptq(mobilenet, digits, recipe.with_default(weight_bits=4), options)
+    points = {
+        point.recipe.sha256(): point for point in (*result.uniforms, *result.front) if point.predicted is not None
+    }
+    drops = [result.float.top1 - accuracy(point) for point in points.values()]
+    bound = float(spearmanr([point.damage for point in points.values()], drops).statistic)
+    print(result.simulated.top1, uniform.simulated.top1, result.spearman_damage, result.spearman_drop, bound)
+    assert result.simulated.top1 >= uniform.simulated.top1
+    assert result.spearman_damage >= 0.8
+    assert result.spearman_drop >= min(0.8, bound)
     for point in result.uniforms:
         assert accuracy(result.at_budget(point.amount("average_bits"))) >= accuracy(point)
