@@ -129,6 +129,7 @@ class NoticeBar(QWidget):
         card.action_wanted.connect(self.action_wanted)
         self._cards.insert(0, card)
         self._layout.insertWidget(0, card)
+        card.show()  # before the room is reckoned: a layout leaves out what is not shown yet
         while len(self._cards) > SHOWN_AT_ONCE:
             self.dismiss(self._cards[-1])
         if notice.level == "info":

@@ -420,6 +420,9 @@ def test_a_notice_lies_over_the_panels_and_moves_none_of_them(opened: tuple[Any,
     assert (window.layer_table.mapTo(window, QPoint()), window.layer_table.size()) == before
     assert window.pages.rect().contains(bar.geometry())
     assert bar.cards[0].height() >= bar.cards[0].heightForWidth(bar.width()) > 0, "the whole sentence is seen"
+    studio.session.notice_posted.emit(Notice("info", "a short one"))
+    studio.settle()
+    assert all(card.height() >= card.heightForWidth(bar.width()) for card in bar.cards), "none is squeezed"
     window.show_welcome()
     studio.settle()
     assert window.childAt(bar.cards[0].close_button.mapTo(window, QPoint(4, 4))) is bar.cards[0].close_button
