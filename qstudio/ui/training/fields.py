@@ -192,7 +192,7 @@ GROUPS: tuple[Group, ...] = (
                         "folded",
                         "Folded",
                         "W = w gamma / sigma is what is trained, the statistics are the float model's. The first choice"
-                        " for few epochs, small batches and 8 to 4 bits. Jacob et al., 2018.",
+                        " for 8 to 4 bits, and for small batches. Jacob et al., 2018.",
                     ),
                     Choice(
                         "frozen",
@@ -204,8 +204,9 @@ GROUPS: tuple[Group, ...] = (
                         "live",
                         "Live",
                         "Q(w gamma / sigma) with the running sigma, the result times sigma / sigma_B and centred with"
-                        " mu_B: the batch's own statistics, which move the running ones. For many epochs with batches"
-                        " of 32 or more, where rounding moves the statistics far. Krishnamoorthi, 2018, section 3.2.2.",
+                        " mu_B: the batch's own statistics, which move the running ones. For 2 and 3 bits, where"
+                        " rounding moves the statistics far, with batches of 32 or more and one scale per channel; a"
+                        " step takes a sixth longer. Krishnamoorthi, 2018, section 3.2.2.",
                     ),
                 ),
             ),
