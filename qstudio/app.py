@@ -21,6 +21,7 @@ from qstudio.session.project_opening import default_autosave_root, default_embed
 from qstudio.session.project_places import SUFFIX
 from qstudio.session.session import Session
 from qstudio.session.training import default_checkpoint_root
+from qstudio.ui.preference_values import begin_with, read_preferences
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,10 +80,12 @@ def run(arguments: list[str]) -> int:
         print(f"qstudio: {error.sentence()}", file=sys.stderr)
         return 2
     # The engine's process loads for a second or two; it starts before Qt is even imported.
-    engine = ProcessEngine()
+    preferences = read_preferences()
+    engine = ProcessEngine(preferences.engine_threads or None)
     session = Session(engine)
+    begin_with(session, preferences)
     session.checkpoint_root = default_checkpoint_root()
-    session.project.recorder.autosave_root = default_autosave_root()
+    session.project.recorder.autosave_root = default_autosave_root() if preferences.autosave else ""
     session.project.files.embedded_root = default_embedded_root()
     session.sensitivity.cache_root = session.search.cache_root = default_figures_root()
     # Asked before there is a window: the model is being read while the window is being built.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qstudio.core.recipe import Recipe
 from qstudio.core.training import Training
 from qstudio.session.history import History
-from qstudio.session.options import Run, RunOptions
+from qstudio.session.options import Run
 
 if TYPE_CHECKING:
     from qstudio.session.session import Session
@@ -22,7 +22,7 @@ def clear(session: Session) -> None:
     session._measured.forget_data()
     session.history = History(Recipe())
     session.saved_recipe = session.recipe
-    session.options, session.training = RunOptions(), Training()
+    session.options, session.training = session.default_options, Training()
 
 
 def tell_everything(session: Session, runs: tuple[Run, ...], selected: int | None) -> None:

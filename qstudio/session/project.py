@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qstudio.core.errors import UserError
@@ -85,7 +86,7 @@ class Project:
         """
         self._check_free()
         self._leave()
-        self._show(EMPTY)
+        self._show(replace(EMPTY, facts=replace(EMPTY.facts, options=self._session.default_options)))
 
     def open(self, path: str | os.PathLike[str]) -> None:
         """Open a project: its history, runs, options and notes at once, its model and data as soon as they are read.

@@ -75,7 +75,7 @@ class Session:
         """How `dataset` was opened; kept from one model to the next, which opens it again for itself."""
         self._opening_data: DataSpec | None = None
         self.dataset: DatasetInfo | None = None
-        self.options = RunOptions()
+        self.options = self.default_options = RunOptions()
         self.selection: tuple[str, ...] = ()
         """Names of the selected layers; the first is the one the inspector shows."""
         self.training = Training()

@@ -258,6 +258,16 @@ ACTIONS: tuple[ActionSpec, ...] = (
         _needs_model,
     ),
     S(
+        "preferences",
+        "Preferences…",
+        "Edit",
+        lambda c: c.window.show_preferences(),
+        ("Ctrl+,",),
+        "fa6s.gear",
+        separator=True,
+        help="Theme, zoom, device, threads, preview, autosave",
+    ),
+    S(
         "explore",
         "Explore",
         "View",

@@ -296,6 +296,12 @@ class MainWindow(QMainWindow):
 
         show_cheat_sheet(self.actions_table, self)
 
+    def show_preferences(self) -> None:
+        """Open the preferences."""
+        from qstudio.ui.preferences import show_preferences
+
+        show_preferences(self)
+
     def show_about(self) -> None:
         """Open the page about the program."""
         from qstudio.ui.sheets import show_about
@@ -312,8 +318,13 @@ class MainWindow(QMainWindow):
         """Zoom by steps; 0 is the normal size. It is remembered."""
         if steps:
             theme().zoom_by(steps)
+            settings().setValue("zoom", theme().zoom)
         else:
-            theme().set_zoom(1.0)
+            self.set_zoom(1.0)
+
+    def set_zoom(self, factor: float) -> None:
+        """Scale all text and spacing, 0.8 to 2.0; it is remembered."""
+        theme().set_zoom(factor)
         settings().setValue("zoom", theme().zoom)
 
     def reset_layout(self) -> None:
