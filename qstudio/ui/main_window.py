@@ -306,7 +306,7 @@ class MainWindow(QMainWindow):
         """Open the page about the program."""
         from qstudio.ui.sheets import show_about
 
-        show_about(self)
+        show_about(self, self.session.devices)
 
     def set_theme(self, mode: Mode) -> None:
         """Show the light or dark theme, or follow the system; it is remembered."""

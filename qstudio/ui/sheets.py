@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
-
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QKeySequence
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtGui import QGuiApplication, QKeySequence
+from PySide6.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from qstudio import __version__
+from qstudio.core.results import Device
 from qstudio.ui.actions import Actions
+from qstudio.ui.environment import details_text, device_lines, int8_meaning, machine, versions
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
-
-PACKAGES = ("PySide6-Essentials", "pyqtgraph", "numpy", "torch", "onnx", "onnxruntime", "scikit-learn")
 
 MORE_KEYS: tuple[tuple[str, str], ...] = (
     ("↑ ↓ PgUp PgDn", "Move through the layers"),
@@ -41,11 +47,11 @@ class Sheet(QDialog):
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setWidget(self._page)
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
-        buttons.rejected.connect(self.close)
+        self._buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        self._buttons.rejected.connect(self.close)
         layout = QVBoxLayout(self)
         layout.addWidget(area)
-        layout.addWidget(buttons)
+        layout.addWidget(self._buttons)
         self.resize(theme().px(560), min(theme().px(640), parent.height() - 60))
 
     def add_heading(self, text: str) -> None:
@@ -63,6 +69,25 @@ class Sheet(QDialog):
         second.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._grid.addWidget(first, row, 0)
         self._grid.addWidget(second, row, 1)
+
+    def add_wide(self, text: str) -> None:
+        """Add a text over both columns."""
+        label = QLabel(text)
+        label.setWordWrap(True)
+        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._grid.addWidget(label, self._grid.rowCount(), 0, 1, 2)
+
+    def add_copy(self, told: str, text: str) -> None:
+        """Add a button that copies a text."""
+        self.copy_button = QPushButton(tr("Copy"))
+        self.copy_button.setToolTip(told)
+        self.copy_button.setAccessibleName(told)
+        self._buttons.addButton(self.copy_button, QDialogButtonBox.ButtonRole.ActionRole)
+
+        def copy() -> None:
+            QGuiApplication.clipboard().setText(text)
+
+        self.copy_button.clicked.connect(copy)
 
     def finish(self) -> None:
         """Push the lines to the top and show the sheet."""
@@ -90,19 +115,37 @@ def show_cheat_sheet(actions: Actions, parent: QWidget) -> Sheet:
     return sheet
 
 
-def show_about(parent: QWidget) -> Sheet:
-    """Show what the program is and which versions it runs on."""
+def show_about(parent: QWidget, devices: tuple[Device, ...] = ()) -> Sheet:
+    """Show what the program is, its licence, and everything it runs on.
+
+    Args:
+        parent: The window.
+        devices: What the engine has found; empty while it has not said.
+    """
     sheet = Sheet(tr("About QStudio"), parent)
     sheet.add_heading(f"QStudio {__version__}")
-    sheet.add_line("", tr("Open a trained network, choose how each layer is quantized, and read what it costs."))
-    sheet.add_line("", tr("Apache License 2.0. No network access, no telemetry."))
+    sheet.add_wide(tr("Open a trained network, choose how each layer is quantized, and read what it costs."))
+    sheet.add_wide(tr("No network access, no telemetry."))
+    sheet.add_heading(tr("Licence"))
+    sheet.add_wide(
+        tr(
+            "Apache License 2.0: use, change and pass on, also in products; keep the notice and the licence; no "
+            "warranty. The text is in the file LICENSE and at apache.org/licenses/LICENSE-2.0."
+        )
+    )
     sheet.add_heading(tr("Versions"))
-    sheet.add_line("Python", platform.python_version())
-    for package in PACKAGES:
-        try:
-            sheet.add_line(package, version(package))
-        except PackageNotFoundError:
-            sheet.add_line(package, tr("not installed"))
-    sheet.add_line(tr("System"), f"{platform.system()} {platform.release()} {platform.machine()}")
+    for what, value in versions():
+        sheet.add_line(what, value)
+    sheet.add_heading(tr("Machine"))
+    for what, value in machine():
+        sheet.add_line(tr(what), value)
+    sheet.add_heading(tr("Speed of int8 here"))
+    for what, value in int8_meaning() or (("", tr("No instruction set that speeds up int8 was found.")),):
+        sheet.add_line(what, value)
+    if devices:
+        sheet.add_heading(tr("Devices"))
+        for what, value in device_lines(devices):
+            sheet.add_line(what, value)
+    sheet.add_copy(tr("Copy versions, system and devices as text"), details_text(devices))
     sheet.finish()
     return sheet
