@@ -99,9 +99,24 @@ def check_device(device: str) -> None:
         ) from None
 
 
+def compute_in_float32() -> None:
+    """Let GPUs multiply in float32, the same way each time.
+
+    By default convolutions of NVIDIA GPUs round their inputs to TF32, 10 bits of mantissa: about 1e-3 of a value, which
+    moves codes at 8 bits and changes ranges; and cuDNN may choose algorithms whose sums change from run to run.
+    """
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def network_for(model: LoadedModel, fold_batchnorm: bool = True, device: str = "cpu") -> Network:
     """Return the network of an opened model; the last four are kept, by content."""
     check_device(device)
+    if device.startswith("cuda"):
+        compute_in_float32()
     key = (model.sha256, fold_batchnorm, device)
     network = _cache.get(key)
     if network is None:
