@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import onnx
@@ -105,11 +106,12 @@ def compute_in_float32() -> None:
     By default convolutions of NVIDIA GPUs round their inputs to TF32, 10 bits of mantissa: about 1e-3 of a value, which
     moves codes at 8 bits and changes ranges; and cuDNN may choose algorithms whose sums change from run to run.
     """
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    backends: Any = torch.backends  # its modules are replaced by objects whose attributes mypy does not see
+    backends.cudnn.conv.fp32_precision = "ieee"
+    backends.cudnn.rnn.fp32_precision = "ieee"
+    backends.cuda.matmul.fp32_precision = "ieee"
+    backends.cudnn.deterministic = True
+    backends.cudnn.benchmark = False
 
 
 def network_for(model: LoadedModel, fold_batchnorm: bool = True, device: str = "cpu") -> Network:
