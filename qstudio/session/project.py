@@ -76,6 +76,11 @@ class Project:
             return "A run is in progress: cancel it first"
         return "A model is being opened" if self._session.opening else ""
 
+    @property
+    def has_own_work(self) -> bool:
+        """Whether something was done that is in no other file."""
+        return self._known != (len(self._session.history.edits), len(self._session.runs))
+
     # ---- opening and closing
 
     def new(self) -> None:
@@ -188,7 +193,7 @@ class Project:
         if self.recorder.opened is not None:
             self.recorder.save()
             self.recorder.flush(CLOSING_PATIENCE_S)
-            self.recorder.end(keep=self._known != (len(self._session.history.edits), len(self._session.runs)))
+            self.recorder.end(keep=self.has_own_work)
 
     def _show(self, state: ProjectState) -> None:
         """Show what a file holds; the model is opened where it is found."""
