@@ -45,7 +45,7 @@ class CrashDialog(QDialog):
             if starting
             else tr(
                 "Several faults of ours came at once. Restart is the safe way. Go on only to save or copy something "
-                "first. The details tell us what happened; they hold no data."
+                "first. The details tell us what happened; they may name your files and layers."
             )
         )
         for label in (self.saved, why):

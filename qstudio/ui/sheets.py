@@ -47,7 +47,11 @@ class Sheet(QDialog):
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setWidget(self._page)
-        self._buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        self._buttons = QDialogButtonBox()
+        # Not the standard button: its icon comes from the style and is black on the dark theme too.
+        close = QPushButton(tr("Close"))
+        close.setToolTip(tr("Close this page (Esc)"))
+        self._buttons.addButton(close, QDialogButtonBox.ButtonRole.RejectRole)
         self._buttons.rejected.connect(self.close)
         layout = QVBoxLayout(self)
         layout.addWidget(area)

@@ -164,8 +164,13 @@ def test_everything_is_reached_at_double_size_on_a_small_screen(
     dialog.resize(1200, 640)
     studio.settle()
     assert dialog.area.viewport().width() >= dialog.area.widget().minimumSizeHint().width()
-    dialog.autosave.setFocus()
-    dialog.area.ensureWidgetVisible(dialog.autosave)
+    dialog.activateWindow()
+    studio.qtbot.waitUntil(lambda: QApplication.activeWindow() is dialog)
+    dialog.mode.setFocus()
+    assert dialog.autosave.mapTo(dialog.area.viewport(), QPoint(0, 0)).y() > dialog.area.viewport().height()
+    for _ in range(6):
+        studio.qtbot.keyClick(QApplication.focusWidget(), Qt.Key.Key_Tab)
+    assert QApplication.focusWidget() is dialog.autosave
     corner = dialog.autosave.mapTo(dialog.area.viewport(), QPoint(0, 0))
     assert dialog.area.viewport().rect().contains(corner)
     assert dialog.close_button.geometry().bottom() <= dialog.height()
