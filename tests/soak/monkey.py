@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
-from PySide6.QtCore import QEvent, QPoint, QPointF, Qt, QTimer, qInstallMessageHandler
+from PySide6.QtCore import QAbstractListModel, QEvent, QPoint, QPointF, Qt, QTimer, qInstallMessageHandler
 from PySide6.QtGui import QContextMenuEvent, QKeyEvent, QKeySequence, QMouseEvent, QWheelEvent
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
@@ -62,14 +62,26 @@ class FaultError(AssertionError):
 class Monkey:
     """Acts on a window, a step at a time; what goes wrong ends it with the seed and the last actions."""
 
-    def __init__(self, window: MainWindow, seed: int, folder: Path, files: list[str], turn: Callable[[], None]) -> None:
-        """Act on `window`; `files` are what file dialogs are answered with, `turn` lets the program work."""
+    def __init__(
+        self,
+        window: MainWindow,
+        seed: int,
+        folder: Path,
+        files: list[str],
+        turn: Callable[[], None],
+        styles: bool = True,
+    ) -> None:
+        """Act on `window`; `files` are what file dialogs are answered with, `turn` lets the program work.
+
+        Without `styles` theme and zoom stay: each change styles all widgets anew, which takes most of a short run.
+        """
         self.window = window
         self.rng = random.Random(seed)
         self.seed = seed
         self.done = 0
         self._folder = folder
         self._files = files
+        self._kept = ("quit",) if styles else ("quit", "theme_", "zoom_")
         self._turn = turn
         self._last: deque[str] = deque(maxlen=20)
         self._faults: list[str] = []
@@ -88,7 +100,7 @@ class Monkey:
             (4, self._hover),
             (4, self._perspective),
             (3, self._resize),
-            (2, self._theme),
+            (2 if styles else 0, self._theme),
             (3, self._open),
             (2, self._project),
         )
@@ -175,7 +187,7 @@ class Monkey:
                 said = f"menu: {action.text()} of {popup.parent()}"
                 self._last.append(said)
                 if action.menu() is None:
-                    if action.objectName() != "quit":
+                    if not action.objectName().startswith(self._kept):
                         action.trigger()
                     if isValid(popup):
                         popup.close()
@@ -261,7 +273,9 @@ class Monkey:
         )
 
     def _action(self) -> str:
-        actions = [a for a in self.window.actions_table.all() if a.isEnabled() and a.objectName() != "quit"]
+        actions = [
+            a for a in self.window.actions_table.all() if a.isEnabled() and not a.objectName().startswith(self._kept)
+        ]
         action = self.rng.choice(actions)
         self._last.append(f"action {action.objectName()}")
         action.trigger()
@@ -319,9 +333,10 @@ class Monkey:
 
     def _edit_cell(self, view: QAbstractItemView, text: str, said: str) -> str:
         model = view.model()
-        if model is None or not model.rowCount() or not model.columnCount():
+        columns = 1 if isinstance(model, QAbstractListModel) else model.columnCount() if model is not None else 0
+        if not columns or not model.rowCount():
             return f"{said}: empty"
-        index = model.index(self.rng.randrange(model.rowCount()), self.rng.randrange(model.columnCount()))
+        index = model.index(self.rng.randrange(model.rowCount()), self.rng.randrange(columns))
         said += f" in cell {index.row()},{index.column()}"
         self._last.append(said)
         view.setCurrentIndex(index)

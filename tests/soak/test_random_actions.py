@@ -25,6 +25,7 @@ from qstudio.engine.process_client import ProcessEngine
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.main_window import MainWindow
+from qstudio.ui.settings import settings
 from qstudio.ui.theme import theme
 
 SEED = int(os.environ.get("QSTUDIO_SOAK_SEED", "1"))
@@ -111,11 +112,20 @@ def rest(window: MainWindow, model: str, settle: Callable[[], None]) -> Holdings
     for name in ("compare", "tune", "explore"):
         window.show_perspective(name)
         settle()
-    for card in tuple(window.notices.cards):
+    settings().setValue("recent", [])
+    if window.welcome is not None:
+        window.welcome.refresh_recent()
+    for card in window.notices.cards:
         window.notices.dismiss(card)
     window.notices._timer.stop()
-    settle()
     return count()
+
+
+def build_late(window: MainWindow) -> None:
+    """Have built what the window builds when it is first asked for and then keeps."""
+    window.show_palette()
+    assert window.palette_popup is not None
+    window.palette_popup.close()
 
 
 def compare(monkey: Monkey, before: Holdings, after: Holdings) -> None:
@@ -160,9 +170,10 @@ def soak_recorded(
             turn()
         engine.calm = False
 
-    with Monkey(window, seed, tmp_path, good + good + wrong_files, turn) as monkey:
+    with Monkey(window, seed, tmp_path, good + good + wrong_files, turn, styles=actions > 100) as monkey:
         answer_dialogs(monkey, patch)
         window.commands.open_model(good[0], "digits")
+        build_late(window)
         settle()
         monkey.run(warm)
         before = rest(window, good[0], settle)
@@ -217,6 +228,7 @@ def test_random_actions_with_the_real_engine_leave_nothing_behind(
     with Monkey(window, SEED, tmp_path, good + good + good + wrong_files, turn) as monkey:
         answer_dialogs(monkey, monkeypatch)
         window.commands.open_model(good[0], "digits")
+        build_late(window)
         settle()
         monkey.run(100)
         before = rest(window, good[0], settle)
