@@ -263,15 +263,20 @@ class PreferencesDialog(QDialog):
             if not usable:
                 reason = device.reason or tr("runs and times exported files only; the simulation runs elsewhere")
                 item.setToolTip(f"{device.title}: {reason}")
-                reasons.append(f"{device.title}: {reason}.".replace("..", "."))
+                if device.runs_simulation:
+                    reasons.append(f"{device.title}: {reason}.")
             model.appendRow(item)
         with QSignalBlocker(self.device):
             self.device.setModel(model)
             self.device.setCurrentIndex(self.device.findData(self.values.device))
+        if any(not device.runs_simulation for device in shown):
+            reasons.append(tr("The other grey ones run and time exported files only."))
         text = "\n".join((self._device_told, *reasons))
         self.device_note.setText(text)
         self.device.setToolTip(text)
         self.device.setAccessibleDescription(text)
+        if self.isVisible():
+            self._fit()
 
     def _on_theme_changed(self, _palette: object) -> None:
         self._show_look()

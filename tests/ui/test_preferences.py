@@ -95,7 +95,8 @@ def test_a_device_that_is_not_there_is_grey_and_says_why(opened: tuple[Any, Main
     studio.session.devices_changed.emit(DEVICES)
     assert [dialog.device.model().item(row).isEnabled() for row in range(4)] == [True, True, False, False]  # type: ignore[attr-defined]
     assert "Apple GPU: Only on macOS." in dialog.device_note.text()
-    assert "NPU: runs and times exported files only" in dialog.device_note.text()
+    assert "grey ones run and time exported files only" in dialog.device_note.text()
+    assert "NPU: runs and times exported files only" in dialog.device.model().item(3).toolTip()  # type: ignore[attr-defined]
     choose(studio, dialog.device, "GPU")
     assert studio.session.options.device == "cuda:0"
     assert read_preferences().device == "cuda:0"
