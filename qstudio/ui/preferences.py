@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QSignalBlocker, Qt
+from PySide6.QtCore import QSignalBlocker, Qt, QTimer
 from PySide6.QtGui import QStandardItem, QStandardItemModel, QWheelEvent
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -105,9 +105,9 @@ class PreferencesDialog(QDialog):
         self.close_button.setAutoDefault(False)
         self.defaults.clicked.connect(self.restore_defaults)
         self.close_button.clicked.connect(self.reject)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.area, 1)
-        layout.addWidget(buttons)
+        self._whole = QVBoxLayout(self)
+        self._whole.addWidget(self.area, 1)
+        self._whole.addWidget(buttons)
         self._show_look()
         self._show_values()
         self._show_devices(session.devices)
@@ -275,20 +275,27 @@ class PreferencesDialog(QDialog):
         self.device_note.setText(text)
         self.device.setToolTip(text)
         self.device.setAccessibleDescription(text)
-        if self.isVisible():
-            self._fit()
+        QTimer.singleShot(0, self, self._fit)
 
     def _on_theme_changed(self, _palette: object) -> None:
         self._show_look()
-        self._fit()
+        # Once the labels have taken the new font: until then they ask for the height of the old one.
+        QTimer.singleShot(0, self, self._fit)
 
     def _fit(self) -> None:
         """Be as large as the page needs, within the screen."""
         room = self.screen().availableGeometry()
         width = min(theme().px(560), room.width() - 40)
-        inner = width - theme().px(48)
-        wanted = self._page.layout().totalHeightForWidth(inner) + theme().px(80)  # type: ignore[union-attr]
+        margins = self._whole.contentsMargins()
+        page = self._column.totalHeightForWidth(width - margins.left() - margins.right())
+        wanted = page + self._whole.sizeHint().height() - self.area.sizeHint().height()
         self.resize(width, min(wanted, room.height() - 80))
+        frame = self.frameGeometry()
+        if self.isVisible() and not room.contains(frame):
+            self.move(
+                max(min(frame.x(), room.right() - frame.width()), room.x()),
+                max(min(frame.y(), room.bottom() - frame.height()), room.y()),
+            )
 
     # ---- the person
 

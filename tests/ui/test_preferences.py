@@ -162,6 +162,7 @@ def test_everything_is_reached_at_double_size_on_a_small_screen(
 ) -> None:
     studio, _window, dialog = opened
     type_number(studio, dialog.zoom, 200)
+    studio.settle()
     dialog.resize(1200, 640)
     studio.settle()
     assert dialog.area.viewport().width() >= dialog.area.widget().minimumSizeHint().width()
@@ -196,3 +197,17 @@ def test_what_is_damaged_in_the_file_is_the_default(tmp_path: Path, text: str, e
     path.write_bytes(text.encode() + b"\n\xff\xfe")
     assert read_preferences(path) == Preferences()
     assert read_preferences(tmp_path / "missing.ini") == Preferences()
+
+
+@pytest.mark.parametrize("percent", [80, 130])
+def test_the_page_is_as_high_as_its_text_at_any_size(
+    opened: tuple[Any, MainWindow, PreferencesDialog], percent: int
+) -> None:
+    studio, _window, dialog = opened
+    type_number(studio, dialog.zoom, percent)
+    studio.settle()
+    view, page = dialog.area.viewport(), dialog.area.widget().layout()
+    assert page is not None
+    spare = view.height() - page.totalHeightForWidth(view.width())
+    assert 0 <= spare <= 16
+    assert dialog.screen().availableGeometry().contains(dialog.geometry())
