@@ -9,18 +9,21 @@ from dataclasses import dataclass
 
 import psutil
 from PySide6.QtCore import QCoreApplication, QEvent, QTimer
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 from shiboken6 import isValid
+
+KEPT = ("QMenu", "QComboBoxPrivateContainer", "QTipLabel")
+"""What Qt and pyqtgraph build when it is first shown and then keep, hidden; they are counted as widgets."""
 
 
 @dataclass(frozen=True)
 class Holdings:
     """Counts at one moment at which the program rests."""
 
-    windows: int
-    """Top-level widgets, hidden ones too."""
+    windows: Counter[str]
+    """Top-level widgets by class, hidden ones too, apart from `KEPT`."""
     widgets: Counter[str]
-    """All widgets by class."""
+    """All widgets by class and by the program's own widget around them."""
     timers: int
     """Timers that run."""
     threads: int
@@ -33,7 +36,7 @@ class Holdings:
     def words(self) -> str:
         """Return the counts in one line."""
         return (
-            f"{self.windows} windows, {sum(self.widgets.values())} widgets, {self.timers} timers, "
+            f"{sum(self.windows.values())} windows, {sum(self.widgets.values())} widgets, {self.timers} timers, "
             f"{self.threads} threads, {self.processes} processes, {sum(self.objects.values())} objects, "
             f"{self.memory_mb:.0f} MB"
         )
@@ -51,11 +54,23 @@ def count() -> Holdings:
     del everything
     process = psutil.Process()
     return Holdings(
-        len([w for w in QApplication.topLevelWidgets() if isValid(w)]),
-        Counter(type(w).__name__ for w in QApplication.allWidgets()),
+        Counter(
+            w.metaObject().className()
+            for w in QApplication.topLevelWidgets()
+            if isValid(w) and (w.isVisible() or w.metaObject().className() not in KEPT)
+        ),
+        Counter(_place(w) for w in QApplication.allWidgets()),
         timers,
         threading.active_count(),
         len([child for child in process.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]),
         objects,
         process.memory_info().rss / 1e6,
     )
+
+
+def _place(widget: QWidget) -> str:
+    """Return a widget's class and that of the program's own widget that it belongs to."""
+    around = widget.parentWidget()
+    while around is not None and not type(around).__module__.startswith("qstudio."):
+        around = around.parentWidget()
+    return widget.metaObject().className() + (f" in {type(around).__name__}" if around is not None else "")
