@@ -11,7 +11,7 @@ from qstudio.cli.search_options import SEARCH_EXAMPLES, add_search_options
 from qstudio.cli.sensitivity_options import SENSITIVITY_EXAMPLES, SENSITIVITY_SAMPLES, add_sensitivity_options
 from qstudio.cli.train_options import TRAIN_EXAMPLES, add_training_options
 from qstudio.core.errors import UserError
-from qstudio.core.exchange import FORMATS
+from qstudio.core.exchange_formats import FORMATS
 from qstudio.core.sample_choice import CHOICES
 from qstudio.core.storage import INT8, STORAGES
 from qstudio.session.data_words import add_data_options

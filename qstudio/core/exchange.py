@@ -21,13 +21,6 @@ from qstudio.core.model_info import LayerInfo
 from qstudio.core.recipe import Recipe
 from qstudio.core.scheme import FLOAT_BITS, Granularity
 
-FORMATS: dict[str, str] = {
-    "aimet": "AIMET encodings 1.0.0: a JSON file with scale, offset and bits of every tensor, for AIMET and QAIRT",
-    "onnxruntime": "onnxruntime's TensorQuantOverrides: a JSON file, {tensor: [{quant_type, scale, zero_point}]}, for "
-    "quantize_static(extra_options={'TensorQuantOverrides': ...}); write quant_type there as QuantType.NAME",
-}
-"""Files that encodings are written to, and what reads them."""
-
 _TYPES = {
     (8, True): "QInt8",
     (8, False): "QUInt8",

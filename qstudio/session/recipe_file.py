@@ -83,7 +83,7 @@ def write_encodings(encodings: SiteEncodings | None, kind: str, path: str | os.P
 
     Args:
         encodings: Of a run's result.
-        kind: Of `qstudio.core.exchange.FORMATS`.
+        kind: Of `qstudio.core.exchange_formats.FORMATS`.
         path: A JSON file, written to a temporary name first.
 
     Raises:

@@ -113,6 +113,8 @@ def test_every_layer_is_a_node_with_bits_figure_and_colour(studio: Any, panel: G
 
 def test_an_edit_heats_its_node_and_undo_cools_it_and_nothing_moves(studio: Any, panel: GraphPanel) -> None:
     canvas = panel.canvas
+    for name in (CONV1, CONV2):  # the engine's answers; estimates with "~" before, of another colour perhaps
+        studio.qtbot.waitUntil(lambda name=name: look(panel, name).value[:1].isdigit())
     canvas.zoom_by(1.3)
     where, zoom, cool = QPointF(canvas.origin), canvas.scale, color(panel, CONV2)
     others = color(panel, CONV1)
