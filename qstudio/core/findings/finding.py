@@ -40,7 +40,9 @@ class Gain:
     estimated: bool = True
 
     def text(self) -> str:
-        """Return "~+11.0 dB"; the tilde says that the figure is estimated."""
+        """Return "~+11.0 dB" or "9.0 KB saved"; the tilde says that the figure is estimated."""
+        if self.unit == "KB":  # with a sign it would read as growth
+            return f"{'~' if self.estimated else ''}{abs(self.value):,.1f} KB {'saved' if self.value >= 0 else 'more'}"
         sign = "+" if self.value >= 0 else "-"
         digits = 2 if self.unit == "points" else 1
         return f"{'~' if self.estimated else ''}{sign}{abs(self.value):,.{digits}f} {self.unit}"
