@@ -225,6 +225,7 @@ def _build(session: Session, engine: Any, options: argparse.Namespace, data: Dat
         if data is not None:
             session.open_data(data)
     window.show()
+    window.built.connect(_keep_for_good)
     # Once the first picture is out, load what it did not need.
     QTimer.singleShot(0, window.build_late)
     return window
