@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from session_fakes import model
 
-from qstudio.core.bit_costs import average_weight_bits, bit_operations
+from qstudio.core.bit_operations import average_bits, bit_operations
 from qstudio.core.flips import Answers, flips_between, most_changed, paired_half_width
 from qstudio.core.metrics import mcnemar_p
 from qstudio.core.recipe import LayerSettings, Recipe
@@ -109,5 +109,5 @@ def test_recipes_differ_field_by_field_and_a_layer_can_be_taken_over():
 def test_bit_costs():
     info = model()
     recipe = Recipe(LayerSettings(weight_bits=4)).with_layers(("fc",), weight_bits="float")
-    assert average_weight_bits(info, recipe) == pytest.approx((4 + 4 + 32) / 3)
-    assert bit_operations(info, recipe) == 0.0  # nothing is known of its multiply-accumulates
+    assert average_bits(info, recipe.settings) == pytest.approx((4 + 4 + 32) / 3)
+    assert bit_operations(info, recipe.settings) == 0.0  # nothing is known of its multiply-accumulates

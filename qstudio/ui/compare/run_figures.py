@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qstudio.core.bit_costs import average_weight_bits, bit_operations
+from qstudio.core.bit_operations import Settings, average_bits, bit_operations
 from qstudio.core.model_info import ModelInfo
-from qstudio.core.recipe import Recipe
 from qstudio.session.options import Run
 from qstudio.ui.runs.figures import best_metrics, drop, rate
 from qstudio.ui.text import NO_VALUE, format_bytes, format_large, format_ms, format_percent, format_points, tr
@@ -92,19 +91,19 @@ class BitCosts:
 
     def average_bits(self, run: Run) -> float | None:
         """Return the mean bits of the weights; None for another model than the open one."""
-        return self._counted("bits", run, average_weight_bits)
+        return self._counted("bits", run, average_bits)
 
     def operations(self, run: Run) -> float | None:
         """Return the bit operations of one sample; None for another model than the open one."""
         return self._counted("operations", run, bit_operations)
 
-    def _counted(self, what: str, run: Run, count: Callable[[ModelInfo, Recipe], float]) -> float | None:
+    def _counted(self, what: str, run: Run, count: Callable[[ModelInfo, Settings], float | None]) -> float | None:
         model = self._model
         if model is None or run.request is None or run.model_sha256 != model.sha256:
             return None
         key = (what, run.recipe_hash)
         if key not in self._known:
-            self._known[key] = count(model, run.request.recipe)
+            self._known[key] = count(model, run.request.recipe.settings) or 0.0
         return self._known[key]
 
 
