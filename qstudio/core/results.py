@@ -30,6 +30,13 @@ class Metrics:
     """Samples on which float and this network differ in being right (for McNemar)."""
 
 
+def rate(metrics: Metrics | None) -> float | None:
+    """Return top-1 in percent, or the agreement with float where there are no labels."""
+    if metrics is None:
+        return None
+    return metrics.top1 if metrics.top1 is not None else metrics.agreement
+
+
 @dataclass(frozen=True)
 class Latency:
     """Wall time of one inference, measured here."""

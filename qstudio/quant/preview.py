@@ -27,6 +27,7 @@ from qstudio.quant.evaluate import float_predictions, metrics_of
 from qstudio.quant.evaluator import CachedEvaluator
 from qstudio.quant.keep import samples_key
 from qstudio.quant.network import Network, network_for
+from qstudio.quant.progress import Checked
 from qstudio.quant.ptq import check_network
 from qstudio.quant.refine.run import refine_network
 
@@ -155,7 +156,7 @@ def bench_for(
     bench = _benches.get(key)
     if bench is None:
         network = refine_network(
-            original, replace(recipe, refinements=before), split, indices, options.seed, _Quiet(ctx)
+            original, replace(recipe, refinements=before), split, indices, options.seed, Checked(ctx)
         )
         statistics = activation_statistics(network, split, indices, source, lambda done, total: ctx.check())
         bench = _benches[key] = Bench(network, original, dataset, samples, statistics)
@@ -231,21 +232,3 @@ def left_out(recipe: Recipe) -> tuple[str, ...]:
 
 def _stage(text: str) -> str:
     return REFINEMENTS[text.partition(":")[0]].stage
-
-
-class _Quiet:
-    """A context whose progress is not shown, but which stops when the preview is stopped."""
-
-    def __init__(self, ctx: JobContext) -> None:
-        self._ctx = ctx
-
-    def report(self, done: float, total: float, note: str = "") -> None:
-        """Check for cancellation."""
-        self._ctx.check()
-
-    def partial(self, value: object) -> None:
-        """Drop the value."""
-
-    def check(self) -> None:
-        """Check for cancellation."""
-        self._ctx.check()

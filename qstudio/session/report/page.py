@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from qstudio import __version__
 from qstudio.core.errors import UserError
 from qstudio.core.formats import scheme_text
-from qstudio.core.results import Metrics, RunResult
+from qstudio.core.results import Metrics, RunResult, rate
 from qstudio.session.options import Run
 from qstudio.session.report.charts import Point, bars, scatter
 from qstudio.session.script import python_script
@@ -130,12 +130,6 @@ def _facts(session: Session) -> str:
     return _table(("", ""), rows).replace("<thead><tr><th></th><th></th></tr></thead>", "")
 
 
-def _rate(metrics: Metrics | None) -> float | None:
-    if metrics is None:
-        return None
-    return metrics.top1 if metrics.top1 is not None else metrics.agreement
-
-
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} %"
 
@@ -212,9 +206,9 @@ def _runs(runs: Sequence[Run]) -> str:
                 run.title,
                 "trained" if run.training is not None else "PTQ",
                 run.state.value,
-                _percent(_rate(result.float)),
-                _percent(_rate(result.simulated)),
-                _percent(_rate(result.exported)),
+                _percent(rate(result.float)),
+                _percent(rate(result.simulated)),
+                _percent(rate(result.exported)),
                 _bytes(result.size_bytes.quantized if result.size_bytes else None),
                 f"{latency.exported.median:.3g} ms" if latency else "-",
                 run.recipe_hash[:12],
@@ -254,7 +248,7 @@ def _points(runs: Sequence[Run], cost: str) -> list[Point]:
             pair = (result.latency_ms.float.median, result.latency_ms.exported.median) if result.latency_ms else None
         if pair is None:
             continue
-        value, base = _rate(result.exported or result.simulated), _rate(result.float)
+        value, base = rate(result.exported or result.simulated), rate(result.float)
         if base is not None and not any(point.kind == "float" for point in points):
             points.append(Point(pair[0], base, f"float: {base:.2f} %", "float", "float"))
         if value is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from qstudio.core.metrics import Z95
+from qstudio.core.flips import paired_half_width
 from qstudio.core.results import IntegerParity, LatencyPair, Metrics, Parity, RunResult
+from qstudio.core.results import rate as rate
 from qstudio.core.storage import INT8, PACKED, StorageChoice
 from qstudio.engine.messages import JobState
 from qstudio.session.options import Run
@@ -32,13 +33,6 @@ PHASE_WORDS: dict[str, str] = {
 }
 
 
-def rate(metrics: Metrics | None) -> float | None:
-    """Return top-1 in percent, or the agreement with float where there are no labels."""
-    if metrics is None:
-        return None
-    return metrics.top1 if metrics.top1 is not None else metrics.agreement
-
-
 def best_metrics(result: RunResult | None) -> Metrics | None:
     """Return the exported model's metrics, else the simulated ones."""
     if result is None:
@@ -55,16 +49,10 @@ def drop(result: RunResult | None) -> float | None:
 
 
 def drop_interval(metrics: Metrics | None) -> float | None:
-    """Return the half width of the 95 % interval of the difference to float, in points.
-
-    Paired samples: only those on which float and quantized network differ in being right count. Each of the two
-    counts gets one half more (Agresti and Min, 2005), so that no difference at all still has an interval.
-    """
+    """Return the half width of the 95 % interval of the difference to float, in points: paired samples."""
     if metrics is None or metrics.flips_to_wrong is None or metrics.flips_to_right is None or not metrics.samples:
         return None
-    wrong, right, n = metrics.flips_to_wrong + 0.5, metrics.flips_to_right + 0.5, metrics.samples + 2
-    variance = (wrong + right - (right - wrong) ** 2 / n) / n**2
-    return 100 * Z95 * math.sqrt(max(variance, 0.0))
+    return paired_half_width(metrics.flips_to_wrong, metrics.flips_to_right, metrics.samples)
 
 
 def drop_text(result: RunResult | None) -> str:
