@@ -17,9 +17,9 @@ from qstudio.core.scheme import format_bits
 from qstudio.core.search_result import SearchPoint, SearchResult
 from qstudio.core.search_settings import SearchSettings
 from qstudio.engine.client import Job
-from qstudio.engine.messages import JobState, Progress, SearchBits
+from qstudio.engine.messages import SearchBits
 from qstudio.session.asked import Asked, asked, figures_file, forget_figures, relevant
-from qstudio.session.events import Event
+from qstudio.session.long_job import LongJob
 from qstudio.session.options import RunOptions
 from qstudio.session.runs import Runs
 from qstudio.session.work import Work
@@ -32,7 +32,7 @@ SLOT = "search"
 NO_LIMIT = "Set a limit first: average bits, size, BOPS, latency, or the largest drop"
 
 
-class Searches:
+class Searches(LongJob):
     """Asks the engine for searches and keeps the latest one, while it fills too.
 
     The recipe that a search has chosen, exported and verified, is a run of the session.
@@ -45,7 +45,8 @@ class Searches:
     """
 
     def __init__(self, session: Session, work: Work, runs: Runs, tell: Callable[[Job, str], None]) -> None:
-        self._session, self._work, self._runs, self._tell = session, work, runs, tell
+        super().__init__(work, SLOT)
+        self._session, self._runs, self._tell = session, runs, tell
         self.settings = SearchSettings(limits=(("average_bits", 4.0),))
         self.keep_ends = False
         """Whether first and last layer keep the bits the recipe gives them."""
@@ -53,13 +54,10 @@ class Searches:
         """Folder of figures that were measured before; empty = they are known to the engine's process only."""
         self.export_folder = ""
         """Where exported models are put that nobody named; empty = they are measured and removed."""
-        self.changed: Event[bool] = Event()
-        """Whether a search is in progress; something has changed: `result`, `settings`, `stale` or `progress`."""
         self.result: SearchResult | None = None
         """The latest search; while it runs, and after one that was stopped, what is known of it."""
         self.run_number: int | None = None
         """Number of the run that verified the chosen recipe."""
-        self._job: Job | None = None
         self._is_new = False
         """Whether the search in progress has brought nothing yet: until then the one before stays."""
         self._asked: Asked | None = None
@@ -76,21 +74,6 @@ class Searches:
     def is_whole(self) -> bool:
         """Whether the latest search came to its end."""
         return self.result is not None and self.result.chosen is not None and not self.running
-
-    @property
-    def running(self) -> bool:
-        """Whether a search is in progress."""
-        return self._job is not None
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the search in progress has been asked to stop."""
-        return self._job is not None and self._job.state is JobState.CANCELLING
-
-    @property
-    def progress(self) -> Progress | None:
-        """How far the search in progress is."""
-        return self._job.progress if self._job is not None else None
 
     @property
     def blocked(self) -> str:
@@ -181,17 +164,7 @@ class Searches:
         return replace(self.settings, keep_weights=(*kept[0], *weights), keep_activations=(*kept[1], *tensors))
 
     def _submit(self, request: SearchBits) -> Job:
-        job = self._work.submit(
-            SLOT, request, lambda job: self._on_finished(request, job), self._on_partial, repeat=False
-        )
-        job.on_state = lambda _job: self._emit()
-        self._job = None if job.state.is_final else job
-        self._emit()
-        return job
-
-    def cancel(self) -> None:
-        """Ask the search in progress to stop; what is known of it stays."""
-        self._work.cancel(SLOT)
+        return self._ask(request, lambda job: self._on_finished(request, job), self._on_partial)
 
     # ---- points
 
@@ -295,9 +268,6 @@ class Searches:
         if model is None or self._asked is None or self._asked.model != model.sha256:
             self.result, self.run_number, self._asked = None, None, None
         self._emit()
-
-    def _emit(self) -> None:
-        self.changed.emit(self.running)
 
 
 def same_effect(first: Recipe, second: Recipe, model: ModelInfo) -> bool:

@@ -11,9 +11,9 @@ from qstudio.core.model_info import ModelInfo
 from qstudio.core.recipe import FIELDS, Recipe
 from qstudio.core.sensitivity import Candidate, SensitivityCell, SensitivityResult, make_candidates
 from qstudio.engine.client import Job
-from qstudio.engine.messages import JobState, Progress, Sensitivity
+from qstudio.engine.messages import Sensitivity
 from qstudio.session.asked import Asked, asked, figures_file, forget_figures, relevant
-from qstudio.session.events import Event
+from qstudio.session.long_job import LongJob
 from qstudio.session.work import Work
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SweepSettings:
         return make_candidates(self.bits, self.side, self.mode)
 
 
-class Sweeps:
+class Sweeps(LongJob):
     """Asks the engine for sweeps and keeps the latest one, while it fills too.
 
     Args:
@@ -67,13 +67,11 @@ class Sweeps:
     """
 
     def __init__(self, session: Session, work: Work, tell: Callable[[Job, str], None]) -> None:
-        self._session, self._work, self._tell = session, work, tell
+        super().__init__(work, SLOT)
+        self._session, self._tell = session, tell
         self.settings = SweepSettings()
         self.cache_root = ""
         """Folder of figures that were measured before; empty = they are known to the engine's process only."""
-        self.changed: Event[bool] = Event()
-        """Whether a sweep is in progress; something has changed: `result`, `settings`, `stale` or `progress`."""
-        self._job: Job | None = None
         self._asked: Asked | None = None
         self._cells: dict[tuple[str, Candidate], SensitivityCell] = {}
         self._result: SensitivityResult | None = None
@@ -96,21 +94,6 @@ class Sweeps:
     def is_whole(self) -> bool:
         """Whether every cell of the latest sweep is known."""
         return self._result is not None and not self._cells and self._job is None
-
-    @property
-    def running(self) -> bool:
-        """Whether a sweep is in progress."""
-        return self._job is not None
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the sweep in progress has been asked to stop."""
-        return self._job is not None and self._job.state is JobState.CANCELLING
-
-    @property
-    def progress(self) -> Progress | None:
-        """How far the sweep in progress is."""
-        return self._job.progress if self._job is not None else None
 
     @property
     def blocked(self) -> str:
@@ -187,15 +170,7 @@ class Sweeps:
         return self._submit(request)
 
     def _submit(self, request: Sensitivity) -> Job:
-        job = self._work.submit(SLOT, request, lambda job: self._on_finished(request, job), self._on_cell, repeat=False)
-        job.on_state = lambda _job: self._emit()
-        self._job = None if job.state.is_final else job
-        self._emit()
-        return job
-
-    def cancel(self) -> None:
-        """Ask the sweep in progress to stop; the cells that are known stay."""
-        self._work.cancel(SLOT)
+        return self._ask(request, lambda job: self._on_finished(request, job), self._on_cell)
 
     # ---- what comes back
 
@@ -230,9 +205,6 @@ class Sweeps:
         if model is None or self._asked is None or self._asked.model != model.sha256:
             self._asked, self._result, self._told, self._cells = None, None, None, {}
         self._emit()
-
-    def _emit(self) -> None:
-        self.changed.emit(self.running)
 
 
 def relevant_recipe(recipe: Recipe, model: ModelInfo, settings: SweepSettings) -> tuple[Any, ...]:

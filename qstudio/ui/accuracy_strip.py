@@ -24,6 +24,7 @@ from qstudio.ui.runs.figures import (
     same_recipe,
 )
 from qstudio.ui.runs.figures import drop_words as words_of_drop
+from qstudio.ui.style import set_role
 from qstudio.ui.text import NO_VALUE, format_bytes, format_interval, format_percent, tr
 from qstudio.ui.theme import theme
 
@@ -65,10 +66,7 @@ class Figure(QWidget):
 
     def set_role(self, role: str) -> None:
         """Colour the note by meaning."""
-        if self._note.property("role") != role:
-            self._note.setProperty("role", role)
-            self._note.style().unpolish(self._note)
-            self._note.style().polish(self._note)
+        set_role(self._note, role)
 
     @property
     def text(self) -> str:

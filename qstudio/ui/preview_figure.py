@@ -10,6 +10,7 @@ from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.data.data_state import is_opening
 from qstudio.ui.runs.figures import drop_interval, rate
+from qstudio.ui.style import set_role
 from qstudio.ui.text import NO_VALUE, format_interval, format_percent, format_points, tr
 from qstudio.ui.theme import theme
 
@@ -98,7 +99,7 @@ class PreviewFigure(QWidget):
         waits = self._session.model is not None and self._session.dataset is not None and not previews.problem
         if not waits or figure is None:
             figure = None
-        self._set_role(self._value, "" if now is not None else "muted")
+        set_role(self._value, "" if now is not None else "muted")
         self._show_figure(figure, now)
         self._show_samples(now)
         if now is not None:
@@ -132,12 +133,12 @@ class PreviewFigure(QWidget):
         self._value.setText(f"~{format_percent(value, digits=digits)}")
         if metrics.top1 is None or figure.float.top1 is None:
             self._note.setText(f"{format_interval(metrics.top1_interval)} {tr('agreement')}")
-            self._set_role(self._note, "muted")
+            set_role(self._note, "muted")
             return
         difference, half = metrics.top1 - figure.float.top1, drop_interval(metrics)
         self._note.setText(f"({format_points(difference, digits)} ±{half:.1f})" if half is not None else "")
         worse = now is not None and half is not None and difference < -half
-        self._set_role(self._note, "worse" if worse else "muted")
+        set_role(self._note, "worse" if worse else "muted")
 
     def _show_samples(self, now: RecipeAccuracy | None) -> None:
         dataset, count = self._session.dataset, self._session.preview.samples
@@ -167,10 +168,3 @@ class PreviewFigure(QWidget):
         action = self.sender()
         self._session.preview.set_samples(int(action.data()))  # type: ignore[attr-defined]
         self._on_changed()
-
-    @staticmethod
-    def _set_role(label: QLabel, role: str) -> None:
-        if label.property("role") != role:
-            label.setProperty("role", role)
-            label.style().unpolish(label)
-            label.style().polish(label)

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from PySide6.QtWidgets import QWidget
+
 if TYPE_CHECKING:
     from qstudio.ui.theme import Palette
+
+
+def set_role(widget: QWidget, role: str) -> None:
+    """Give a widget another look of the style sheet; "" is the usual one."""
+    if widget.property("role") != role:
+        widget.setProperty("role", role)
+        widget.style().unpolish(widget)
+        widget.style().polish(widget)
 
 
 def style_sheet(palette: Palette, zoom: float) -> str:

@@ -6,6 +6,7 @@ from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
 
+from qstudio.ui.style import set_role
 from qstudio.ui.theme import FontSize, Palette, theme
 
 
@@ -30,10 +31,7 @@ class ThemedLabel(QLabel):
 
     def set_role(self, role: str) -> None:
         """Change what the colour means ("" for the text's own)."""
-        if self.property("role") != role:
-            self.setProperty("role", role)
-            self.style().unpolish(self)
-            self.style().polish(self)
+        set_role(self, role)
 
     def _on_theme_changed(self, _palette: Palette) -> None:
         self.setFont(theme().font(self._size, self._bold))

@@ -13,8 +13,10 @@ from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.elided_label import ElidedLabel
 from qstudio.ui.search.form import SearchForm
+from qstudio.ui.search.progress_words import progress_words
 from qstudio.ui.search.result_words import result_html
-from qstudio.ui.text import format_seconds, tr
+from qstudio.ui.style import set_role
+from qstudio.ui.text import tr
 
 
 class SearchPanel(QFrame):
@@ -119,10 +121,7 @@ class SearchPanel(QFrame):
         text, role = self._words()
         self.status.setText(text)
         self.status.setToolTip(text)
-        if self.status.property("role") != role:
-            self.status.setProperty("role", role)
-            self.status.style().unpolish(self.status)
-            self.status.style().polish(self.status)
+        set_role(self.status, role)
         words = result_html(lens)
         if words != self.result.text():
             self.result.setText(words)
@@ -142,14 +141,8 @@ class SearchPanel(QFrame):
 
     def _words(self) -> tuple[str, str]:
         lens, result = self._lens, self._lens.result
-        if lens.stopping:
-            return tr("Stopping…"), "muted"
         if lens.running:
-            progress = lens.progress
-            if progress is None or progress.total <= 0:
-                return tr("Waiting for the engine"), "muted"
-            left = f", {format_seconds(progress.seconds_left)} {tr('left')}" if progress.seconds_left else ""
-            return f"{progress.note}: {100 * progress.done / progress.total:.0f} %{left}", "muted"
+            return progress_words(lens), "muted"
         if result is not None and lens.stale:
             return f"{tr('Stale')}: {tr(lens.stale)}", "watch"
         if result is not None and not lens.is_whole:

@@ -28,9 +28,11 @@ from qstudio.ui.bridge import SessionBridge
 from qstudio.ui.elided_label import ElidedLabel
 from qstudio.ui.number_box import NumberBox
 from qstudio.ui.plots.heat_map import HeatMap
+from qstudio.ui.search.progress_words import progress_words
 from qstudio.ui.sensitivity.rows import cell_words, column_words, expected_layers, missing_words, sheet_of
+from qstudio.ui.style import set_role
 from qstudio.ui.table.choices import not_applicable
-from qstudio.ui.text import format_seconds, tr
+from qstudio.ui.text import tr
 
 WIDTHS = (FLOAT_BITS, 16, 8, 7, 6, 5, 4, 3, 2, 1)
 REFRESH_MS = 100
@@ -284,10 +286,7 @@ class SensitivityPanel(QFrame):
         text, role = self._words()
         self.status.setText(text)
         self.status.setToolTip("\n".join((text, *(lens.result.notes if lens.result is not None else ()))))
-        if self.status.property("role") != role:
-            self.status.setProperty("role", role)
-            self.status.style().unpolish(self.status)
-            self.status.style().polish(self.status)
+        set_role(self.status, role)
 
     def _plan(self) -> str:
         settings, model = self._lens.settings, self._session.model
@@ -300,14 +299,8 @@ class SensitivityPanel(QFrame):
 
     def _words(self) -> tuple[str, str]:
         lens, result = self._lens, self._lens.result
-        if lens.stopping:
-            return tr("Stopping…"), "muted"
         if lens.running:
-            progress = lens.progress
-            if progress is None or progress.total <= 0:
-                return tr("Waiting for the engine"), "muted"
-            left = f", {format_seconds(progress.seconds_left)} {tr('left')}" if progress.seconds_left else ""
-            return f"{progress.note}: {100 * progress.done / progress.total:.0f} %{left}", "muted"
+            return progress_words(lens), "muted"
         if result is None:
             return tr(lens.blocked) if lens.blocked else "", "muted"
         if lens.stale:

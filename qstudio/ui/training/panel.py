@@ -12,6 +12,7 @@ from qstudio.core.training import TRAINED_REFINEMENTS
 from qstudio.session.refinements import chosen_refinements
 from qstudio.session.session import Session
 from qstudio.ui.bridge import SessionBridge
+from qstudio.ui.style import set_role
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 from qstudio.ui.training.form import TrainingForm
@@ -78,10 +79,7 @@ class TrainingPanel(QFrame):
             return
         for button, primary in ((self._start, not resume), (self._resume, resume)):
             role = "primary" if primary else ""
-            if button.property("role") != role:
-                button.setProperty("role", role)
-                button.style().unpolish(button)
-                button.style().polish(button)
+            set_role(button, role)
 
     def _on_theme_changed(self, _palette: object = None) -> None:
         self.words.setMinimumHeight(2 * self.fontMetrics().lineSpacing())  # what stands below does not move
