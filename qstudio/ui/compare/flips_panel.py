@@ -27,6 +27,7 @@ from qstudio.ui.compare.flip_list import COLUMNS, KIND_WORDS, FlipList
 from qstudio.ui.elided_label import ElidedLabel
 from qstudio.ui.plots.confusion_map import ConfusionMap
 from qstudio.ui.runs.figures import same_recipe
+from qstudio.ui.saving import saved_text
 from qstudio.ui.shown_panel import ShownPanel
 from qstudio.ui.text import format_points, tr
 
@@ -217,11 +218,4 @@ class FlipsPanel(ShownPanel):
 
     def save(self, path: str) -> None:
         """Write the listed samples as CSV; the outcome is posted as a notice."""
-        try:
-            Path(path).write_text(self.as_text(","), encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            words = f"{path}: {tr('not saved')} ({reason}). {tr('Choose another folder')}."
-            self._session.notice_posted.emit(Notice("error", words))
-            return
-        self._session.notice_posted.emit(Notice("info", f"{tr('Saved')} {Path(path).name}."))
+        self._session.notice_posted.emit(saved_text(path, self.as_text(",")))

@@ -24,7 +24,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from qstudio.session.options import Notice
+from qstudio.ui.saving import saved_text
 from qstudio.ui.text import tr
 from qstudio.ui.theme import theme
 
@@ -233,14 +233,7 @@ class TextTable(QTableView):
 
     def save(self, path: str) -> None:
         """Write all rows as CSV; the outcome is posted as a notice."""
-        try:
-            Path(path).write_text(self.as_text(","), encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            words = f"{path}: {tr('not saved')} ({reason}). {tr('Choose another folder')}."
-            self.notice_posted.emit(Notice("error", words))
-            return
-        self.notice_posted.emit(Notice("info", f"{tr('Saved')} {Path(path).name}."))
+        self.notice_posted.emit(saved_text(path, self.as_text(",")))
 
     def _ask_save(self) -> None:
         proposal = self.name.lower().replace(" ", "-") + ".csv"

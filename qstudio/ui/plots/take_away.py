@@ -16,6 +16,7 @@ from PySide6.QtGui import QAction, QContextMenuEvent, QImage
 from PySide6.QtWidgets import QApplication, QFileDialog, QMenu, QWidget
 
 from qstudio.session.options import Notice
+from qstudio.ui.saving import saved
 from qstudio.ui.text import tr
 
 if TYPE_CHECKING:
@@ -122,20 +123,14 @@ class TakeAway(_Widget):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the picture (.png, .svg) or the data (anything else, as CSV); the outcome is posted as a notice."""
-        target = Path(path)
+        self.notice_posted.emit(saved(path, self._write))
+
+    def _write(self, target: Path) -> None:
         ending = target.suffix.lower()
-        try:
-            if ending == ".png":
-                if not self.picture().save(str(target)):
-                    raise OSError(0, tr("the file cannot be written"))
-            elif ending == ".svg":
-                target.write_bytes(self.svg())
-            else:
-                target.write_text(self.csv_text(), encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            self.notice_posted.emit(
-                Notice("error", f"{target}: {tr('not saved')} ({reason}). {tr('Choose another folder')}.")
-            )
-            return
-        self.notice_posted.emit(Notice("info", f"{tr('Saved')} {target.name}."))
+        if ending == ".png":
+            if not self.picture().save(str(target)):
+                raise OSError(0, tr("the file cannot be written"))
+        elif ending == ".svg":
+            target.write_bytes(self.svg())
+        else:
+            target.write_text(self.csv_text(), encoding="utf-8")
