@@ -26,19 +26,6 @@ WINDOW_S = 30.0
 
 LINE = 110
 
-_WINDOW_PROBE = """
-import sys
-from PySide6.QtGui import QGuiApplication, QPainter, QImage, QColor
-app = QGuiApplication([])
-image = QImage(8, 8, QImage.Format.Format_RGB32)
-painter = QPainter(image)
-for _ in range(4000):
-    painter.setPen(QColor("black"))
-painter.end()
-print(app.platformName(), len(app.screens()))
-"""
-"""Starts Qt as the window does and draws, in a process of its own: some versions of PySide6 abort there."""
-
 
 @dataclass(frozen=True)
 class Check:
@@ -137,7 +124,11 @@ def _window() -> Check:
     """Start Qt in a process of its own."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _WINDOW_PROBE], capture_output=True, text=True, timeout=WINDOW_S, check=False
+            [sys.executable, "-m", "qstudio.ui.platform_probe"],
+            capture_output=True,
+            text=True,
+            timeout=WINDOW_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         fix = "Is there a display? QT_QPA_PLATFORM=offscreen runs without one"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from qstudio.core.errors import UserError
 from qstudio.engine.messages import DataSpec
 from qstudio.session.options import Run
 from qstudio.session.store.state import DataPlace, ModelPlace
@@ -61,22 +59,6 @@ def moved(run: Run, model_sha256: str, model: str, data_sha256: str, data: str) 
     if request is run.request:
         return run
     return replace(run, request=request, model=request.model, data=request.data.source)
-
-
-def sha256_of_model(path: str) -> str:
-    """Return the hash of a model file's bytes, as an opened model without external data has it.
-
-    Raises:
-        UserError: The file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-    except OSError as error:
-        raise UserError(f"the file cannot be read ({error.strerror})", path, "Check the path") from None
-    return digest.hexdigest()
 
 
 def place_of_model(path: str, sha256: str, name: str, project: str) -> ModelPlace:

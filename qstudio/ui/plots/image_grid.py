@@ -80,12 +80,6 @@ class ImageGrid(Painted):
         self._make_pixels()
         self.refresh()
 
-    def set_faded(self, on: bool) -> None:
-        """Paint what is shown pale, or not."""
-        if on != self.faded:
-            self.faded = on
-            self.viewport().update()
-
     def set_marked(self, tile: Place | None) -> None:
         """Mark a tile."""
         if tile != self.marked:
